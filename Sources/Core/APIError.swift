@@ -1,0 +1,118 @@
+/// A failure that the client of the OpenAI API sees, in the shape that vLLM gives it:
+/// `{"error":{"message":…,"type":…,"param":…,"code":…}}`, `code` being the HTTP status.
+public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The HTTP status.
+    public var status: Int
+    /// vLLM's name of the class of failure, such as `NotFoundError`.
+    public var type: String
+    /// What was wrong, for people.
+    public var message: String
+    /// The field of the body that was wrong, if one was.
+    public var param: String?
+    /// Response headers beside the body's own, such as `x-llm-d-request-dropped-reason`.
+    public var headers: [Header]
+
+    /// A response header.
+    public struct Header: Equatable, Sendable {
+        /// Lower-case name.
+        public var name: String
+        /// Value.
+        public var value: String
+
+        /// Makes a header.
+        public init(_ name: String, _ value: String) {
+            self.name = name
+            self.value = value
+        }
+    }
+
+    /// Makes an error of any status.
+    public init(
+        status: Int, type: String, message: String, param: String? = nil, headers: [Header] = []
+    ) {
+        self.status = status
+        self.type = type
+        self.message = message
+        self.param = param
+        self.headers = headers
+    }
+
+    /// 400: the request cannot be understood.
+    public static func badRequest(_ message: String, param: String? = nil) -> APIError {
+        APIError(status: 400, type: "BadRequestError", message: message, param: param)
+    }
+
+    /// 404: no such model, adapter or route.
+    public static func notFound(_ message: String, param: String? = nil) -> APIError {
+        APIError(status: 404, type: "NotFoundError", message: message, param: param)
+    }
+
+    /// 413: the body is longer than `limitBytes`.
+    public static func tooLarge(limitBytes: Int) -> APIError {
+        APIError(
+            status: 413, type: "RequestEntityTooLarge",
+            message: "The request body is longer than \(limitBytes) bytes.")
+    }
+
+    /// 429 or 503: the router dropped the request; `reason` goes to
+    /// `x-llm-d-request-dropped-reason`.
+    public static func dropped(status: Int, reason: DropReason, _ message: String) -> APIError {
+        APIError(
+            status: status, type: status == 429 ? "TooManyRequests" : "ServiceUnavailable",
+            message: message,
+            headers: [Header("x-llm-d-request-dropped-reason", reason.rawValue)])
+    }
+
+    /// 502: the model server failed before it answered.
+    public static func badGateway(_ message: String) -> APIError {
+        APIError(status: 502, type: "BadGateway", message: message)
+    }
+
+    /// 504: the model server did not answer in time.
+    public static func gatewayTimeout(_ message: String) -> APIError {
+        APIError(status: 504, type: "GatewayTimeout", message: message)
+    }
+
+    /// The JSON body.
+    public var body: String {
+        let param = param.map { "\"\($0.jsonEscaped)\"" } ?? "null"
+        return
+            "{\"error\":{\"message\":\"\(message.jsonEscaped)\",\"type\":\"\(type.jsonEscaped)\","
+            + "\"param\":\(param),\"code\":\(status)}}"
+    }
+
+    /// One line for logs.
+    public var description: String { "\(status) \(type): \(message)" }
+}
+
+/// Why the router dropped a request, by the values of `x-llm-d-request-dropped-reason`.
+public enum DropReason: String, Sendable {
+    case saturated = "rejected-saturated"
+    case noEndpoints = "rejected-no-endpoints"
+    case expired = "rejected-ttl-expired"
+    case cancelled = "rejected-context-cancelled"
+    case shuttingDown = "rejected-shutting-down"
+    case evicted = "evicted"
+}
+
+extension String {
+    /// The string as it stands between the quotes of a JSON string (RFC 8259 section 7).
+    public var jsonEscaped: String {
+        var escaped = ""
+        escaped.reserveCapacity(utf8.count)
+        for scalar in unicodeScalars {
+            switch scalar {
+            case "\"": escaped += "\\\""
+            case "\\": escaped += "\\\\"
+            case "\n": escaped += "\\n"
+            case "\r": escaped += "\\r"
+            case "\t": escaped += "\\t"
+            case _ where scalar.value < 0x20:
+                let hex = String(scalar.value, radix: 16)
+                escaped += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
+            default: escaped.unicodeScalars.append(scalar)
+            }
+        }
+        return escaped
+    }
+}

@@ -1,0 +1,94 @@
+/// What part of a request a model server takes, by the pod label `llm-d.ai/role`.
+public enum ServerRole: String, Sendable, CaseIterable {
+    case encode
+    case encodePrefill = "encode-prefill"
+    case prefill
+    case prefillDecode = "prefill-decode"
+    case encodePrefillDecode = "encode-prefill-decode"
+    case decode
+    case both
+
+    /// The pod label that carries the role.
+    public static let label = "llm-d.ai/role"
+
+    /// Whether a server of this role may compute prompts for another.
+    public var takesPrefill: Bool {
+        switch self {
+        case .encodePrefill, .prefill, .prefillDecode, .encodePrefillDecode, .both: true
+        case .encode, .decode: false
+        }
+    }
+
+    /// Whether a server of this role generates tokens.
+    public var takesDecode: Bool {
+        switch self {
+        case .prefillDecode, .encodePrefillDecode, .decode, .both: true
+        case .encode, .encodePrefill, .prefill: false
+        }
+    }
+}
+
+/// One endpoint of a pool: a model server that answers OpenAI requests at an address.
+public struct ModelServer: Hashable, Sendable {
+    /// Unique in its pool: `namespace/pod` on Kubernetes, the configured name elsewhere.
+    public var name: String
+    /// Where requests go.
+    public var address: SocketAddress
+    /// Where `/metrics` is scraped; usually `address`, the engine itself behind a sidecar.
+    public var metricsAddress: SocketAddress
+    /// The labels of the pod, as selectors and filters see them.
+    public var labels: [String: String]
+    /// Where the engine publishes KV events (a ZMQ endpoint), if it does.
+    public var eventsEndpoint: String?
+    /// Where the engine replays missed KV events (a ZMQ endpoint), if it does.
+    public var replayEndpoint: String?
+
+    /// Makes a server; `metricsAddress` defaults to `address`.
+    public init(
+        name: String, address: SocketAddress, metricsAddress: SocketAddress? = nil,
+        labels: [String: String] = [:], eventsEndpoint: String? = nil,
+        replayEndpoint: String? = nil
+    ) {
+        self.name = name
+        self.address = address
+        self.metricsAddress = metricsAddress ?? address
+        self.labels = labels
+        self.eventsEndpoint = eventsEndpoint
+        self.replayEndpoint = replayEndpoint
+    }
+
+    /// The role by label; an unlabelled server does both, as upstream's decode filter has it.
+    public var role: ServerRole {
+        labels[ServerRole.label].flatMap(ServerRole.init(rawValue:)) ?? .both
+    }
+}
+
+/// The load of a model server as last scraped from its `/metrics`.
+public struct ServerLoad: Equatable, Sendable {
+    /// Requests that wait for a place in the batch (`vllm:num_requests_waiting`).
+    public var waitingCount = 0
+    /// Requests in the batch (`vllm:num_requests_running`).
+    public var runningCount = 0
+    /// The part of the KV cache in use, 0 to 1 (`vllm:kv_cache_usage_perc`).
+    public var kvUsage = 0.0
+    /// Tokens in one KV block (`vllm:cache_config_info`), if the engine told.
+    public var blockSize: Int?
+    /// Blocks in the KV cache (`vllm:cache_config_info`), if the engine told.
+    public var blockCount: Int?
+    /// When the scrape that gave these figures ended; nil before the first.
+    public var scrapedAt: MonotonicTime?
+
+    /// A server of which nothing is known yet.
+    public init() {}
+}
+
+/// Where a KV block lies, from fastest to slowest.
+public enum Tier: UInt8, Sendable, CaseIterable, Comparable {
+    case gpu
+    case cpu
+    case disk
+    case remote
+
+    /// Whether `left` is the faster tier.
+    public static func < (left: Tier, right: Tier) -> Bool { left.rawValue < right.rawValue }
+}

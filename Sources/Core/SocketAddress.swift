@@ -1,0 +1,55 @@
+/// A host and a port. The host is an IPv4 or IPv6 literal or a name to resolve.
+///
+/// The text form is the one that `x-gateway-destination-endpoint` carries: `10.0.0.7:8000`, and
+/// `[fd00::7]:8000` for IPv6 (RFC 3986 section 3.2.2).
+public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
+    /// An IPv4 or IPv6 literal without brackets, or a host name.
+    public var host: String
+    /// 0 asks the system for a free port when listening.
+    public var port: UInt16
+
+    /// Makes an address from its parts; `host` carries no brackets.
+    public init(host: String, port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+
+    /// Parses `host:port`, `[v6]:port`, or `:port`, which means every IPv4 interface.
+    ///
+    /// - Throws: ``AddressError`` that quotes the text and says what is wrong with it.
+    public init(parsing text: String) throws(AddressError) {
+        guard let colon = text.lastIndex(of: ":") else {
+            throw AddressError(text: text, problem: "has no port")
+        }
+        let portText = text[text.index(after: colon)...]
+        guard let port = UInt16(portText), portText.allSatisfy(\.isNumber) else {
+            throw AddressError(text: text, problem: "has no port between 0 and 65535")
+        }
+        var host = text[..<colon]
+        if host.hasPrefix("["), host.hasSuffix("]") {
+            host = host.dropFirst().dropLast()
+            guard host.contains(":") else {
+                throw AddressError(text: text, problem: "has brackets but is not IPv6")
+            }
+        } else if host.contains(":") {
+            throw AddressError(text: text, problem: "has an IPv6 host without brackets")
+        }
+        self.init(host: host.isEmpty ? "0.0.0.0" : String(host), port: port)
+    }
+
+    /// `host:port`, with brackets round an IPv6 host.
+    public var description: String {
+        host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+    }
+}
+
+/// A text that is not a socket address.
+public struct AddressError: Error, Equatable, CustomStringConvertible {
+    /// The text as given.
+    public var text: String
+    /// What is wrong, as the end of a sentence that starts with the text.
+    public var problem: String
+
+    /// One line for people.
+    public var description: String { "address '\(text)' \(problem)" }
+}
