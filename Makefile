@@ -1,0 +1,56 @@
+# Every target does its own set-up, so that `make up` and `make test` work on a bare machine.
+SWIFT_BUILD := swift build -c release
+VENV        := .venv
+LLMD        := .build/release/llmd
+
+.PHONY: help setup build up test test-c test-swift test-e2e bench lint fuzz clean
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make setup   install the Debian packages and the Python tools that tests use
+setup:
+	@dev/setup
+
+## make build   build the llmd binary
+build: setup
+	$(SWIFT_BUILD) --product llmd
+
+## make up      start the whole stack on this machine, gateway on port 8000
+up: build
+	$(LLMD) up $(ARGS)
+
+## make test    everything: C under sanitizers, Swift, end to end with real Envoy and openai
+test: test-c test-swift test-e2e
+
+test-c: setup
+	Tests/c/run address
+	Tests/c/run thread
+
+test-swift: setup
+	$(SWIFT_BUILD) --build-tests
+	swift test -c release --skip-build
+
+test-e2e: build $(VENV)/.ok
+	$(VENV)/bin/pytest -q Tests/e2e
+
+$(VENV)/.ok: Tests/e2e/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+## make bench   the performance harness: perf/run all
+bench: setup
+	perf/run all
+
+## make lint    formatting, file sizes, forbidden words
+lint: setup
+	dev/lint
+
+## make fuzz    a minute of fuzzing over every parser of outside bytes
+fuzz: setup
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-10} Tests/c/run fuzz
+
+## make clean   remove what was built
+clean:
+	rm -rf .build .build-* $(VENV) out

@@ -1,0 +1,47 @@
+/// What `llmd up` starts.
+public struct StackConfiguration: Equatable, Sendable {
+    /// How engines share the work.
+    public enum Engines: Equatable, Sendable {
+        /// Every engine computes prompts and generates.
+        case aggregated(count: Int)
+        /// Some engines compute prompts for others that generate.
+        case disaggregated(prefill: Int, decode: Int)
+    }
+
+    /// The engines to start.
+    public var engines: Engines
+    /// The name of a built-in routing policy; ignored with `configFile`.
+    public var policy: String
+    /// An `EndpointPickerConfig` file for the gateway.
+    public var configFile: String?
+    /// The model that engines serve.
+    public var model: String
+    /// The address that every process listens on.
+    public var host: String
+    /// The gateway's port.
+    public var port: UInt16
+    /// The gateway's port for metrics and status.
+    public var metricsPort: UInt16
+    /// The first port of the children; each engine takes ten.
+    public var firstChildPort: UInt16
+    /// Further arguments for every engine (`llmd sim`).
+    public var engineArguments: [String]
+
+    /// Makes a configuration.
+    public init(
+        engines: Engines = .disaggregated(prefill: 2, decode: 2), policy: String = "precise",
+        configFile: String? = nil, model: String = "llmd-sim", host: String = "127.0.0.1",
+        port: UInt16 = 8000, metricsPort: UInt16 = 9090, firstChildPort: UInt16 = 18000,
+        engineArguments: [String] = []
+    ) {
+        self.engines = engines
+        self.policy = policy
+        self.configFile = configFile
+        self.model = model
+        self.host = host
+        self.port = port
+        self.metricsPort = metricsPort
+        self.firstChildPort = firstChildPort
+        self.engineArguments = engineArguments
+    }
+}

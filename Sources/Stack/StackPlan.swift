@@ -1,0 +1,142 @@
+public import Core
+
+/// The processes of a stack, their ports and arguments: everything that can be said before one of
+/// them runs.
+public struct StackPlan: Equatable, Sendable {
+    /// One child process.
+    public struct Child: Equatable, Sendable {
+        /// What it is.
+        public enum Kind: String, Sendable {
+            case engine, sidecar, gateway
+        }
+
+        /// Unique in the stack, such as `decode-1`.
+        public var name: String
+        /// What it is.
+        public var kind: Kind
+        /// Where it answers HTTP, `GET /health` among it.
+        public var address: SocketAddress
+        /// Arguments of the `llmd` binary.
+        public var arguments: [String]
+    }
+
+    /// The children in the order in which they start; they stop in the reverse order.
+    public var children: [Child]
+
+    /// Where clients send requests.
+    public var gateway: SocketAddress
+    /// Where the gateway shows its metrics.
+    public var metrics: SocketAddress
+
+    /// The engines among the children.
+    public var engines: [Child] { children.filter { $0.kind == .engine } }
+
+    /// Plans a stack.
+    ///
+    /// - Throws: ``StackError`` if it would have no engine that generates, or too many for the
+    ///   ports from `firstChildPort` on.
+    public init(_ configuration: StackConfiguration) throws(StackError) {
+        let roles: [ServerRole]
+        switch configuration.engines {
+        case .aggregated(let count):
+            guard count >= 1 else { throw .usage("a stack needs at least one engine") }
+            roles = Array(repeating: .both, count: count)
+        case .disaggregated(let prefill, let decode):
+            guard prefill >= 1, decode >= 1 else {
+                throw .usage("disaggregation needs at least one prefill and one decode engine")
+            }
+            roles =
+                Array(repeating: .prefill, count: prefill)
+                + Array(repeating: .decode, count: decode)
+        }
+        guard Int(configuration.firstChildPort) + roles.count * Self.portsPerEngine <= 65536 else {
+            throw .usage(
+                "\(roles.count) engines do not fit above port \(configuration.firstChildPort)")
+        }
+
+        let host = configuration.host
+        func address(_ port: UInt16) -> SocketAddress { SocketAddress(host: host, port: port) }
+
+        var engines: [Child] = []
+        var sidecars: [Child] = []
+        var endpoints: [String] = []
+        var counts: [ServerRole: Int] = [:]
+        for (index, role) in roles.enumerated() {
+            let number = counts[role, default: 0]
+            counts[role] = number + 1
+            let name = "\(role == .both ? "engine" : role.rawValue)-\(number)"
+            let base = configuration.firstChildPort + UInt16(index * Self.portsPerEngine)
+            let engine = address(base)
+            let events = "tcp://\(address(base + 1))"
+            let replay = "tcp://\(address(base + 2))"
+            engines.append(
+                Child(
+                    name: name, kind: .engine, address: engine,
+                    arguments: [
+                        "sim", "--host", host, "--port", "\(base)",
+                        "--model", configuration.model, "--role", role.rawValue,
+                        "--zmq-endpoint", events, "--kv-events-replay-endpoint", replay,
+                        "--kv-transfer-port", "\(base + 3)", "--seed", "\(index)",
+                    ] + configuration.engineArguments))
+            var front = engine
+            if role == .decode {
+                front = address(base + 5)
+                sidecars.append(
+                    Child(
+                        name: "\(name)-sidecar", kind: .sidecar, address: front,
+                        arguments: [
+                            "sidecar", "--host", host, "--port", "\(front.port)",
+                            "--model-server-port", "\(base)",
+                        ]))
+            }
+            endpoints += [
+                "--endpoint",
+                "name=\(name),address=\(front),metrics=\(engine),role=\(role.rawValue),"
+                    + "events=\(events),replay=\(replay)",
+            ]
+        }
+
+        gateway = address(configuration.port)
+        metrics = address(configuration.metricsPort)
+        let policy =
+            configuration.configFile.map { ["--config-file", $0] }
+            ?? ["--policy", configuration.policy]
+        children =
+            engines + sidecars + [
+                Child(
+                    name: "gateway", kind: .gateway, address: gateway,
+                    arguments: [
+                        "gateway", "--host", host, "--port", "\(gateway.port)",
+                        "--metrics-port", "\(metrics.port)", "--reveal-endpoints",
+                    ] + policy + endpoints)
+            ]
+    }
+
+    /// HTTP, KV events, event replay, KV transfer, and the sidecar at +5.
+    static let portsPerEngine = 10
+}
+
+/// Why a stack did not start or did not go on.
+public enum StackError: Error, Equatable, CustomStringConvertible {
+    /// The options make no sense.
+    case usage(String)
+    /// A child ended before it answered; the last line it said.
+    case childDied(name: String, status: String, lastLine: String?)
+    /// A child did not answer in time.
+    case notReady(name: String, seconds: Int)
+    /// A child could not be started.
+    case cannotSpawn(name: String, reason: String)
+
+    /// One line for people.
+    public var description: String {
+        switch self {
+        case .usage(let problem): problem
+        case .childDied(let name, let status, let lastLine):
+            "\(name) ended at start (\(status))\(lastLine.map { ": \($0)" } ?? "")"
+        case .notReady(let name, let seconds):
+            "\(name) did not answer GET /health within \(seconds) s"
+        case .cannotSpawn(let name, let reason):
+            "\(name) could not be started: \(reason)"
+        }
+    }
+}

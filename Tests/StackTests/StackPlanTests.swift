@@ -1,0 +1,44 @@
+import Core
+import Stack
+import Testing
+
+@Suite struct StackPlanTests {
+    @Test func defaultStackDisaggregatesTwoAndTwo() throws {
+        let plan = try StackPlan(StackConfiguration())
+        #expect(
+            plan.children.map(\.name) == [
+                "prefill-0", "prefill-1", "decode-0", "decode-1", "decode-0-sidecar",
+                "decode-1-sidecar", "gateway",
+            ])
+        #expect(plan.engines.map(\.address.port) == [18000, 18010, 18020, 18030])
+        #expect(plan.gateway == SocketAddress(host: "127.0.0.1", port: 8000))
+        let gateway = try #require(plan.children.last)
+        #expect(
+            gateway.arguments.contains(
+                "name=decode-1,address=127.0.0.1:18035,metrics=127.0.0.1:18030,role=decode,"
+                    + "events=tcp://127.0.0.1:18031,replay=tcp://127.0.0.1:18032"))
+        #expect(gateway.arguments.contains("precise"))
+    }
+
+    @Test func aggregatedStackHasNoSidecar() throws {
+        let plan = try StackPlan(StackConfiguration(engines: .aggregated(count: 3)))
+        #expect(plan.children.map(\.name) == ["engine-0", "engine-1", "engine-2", "gateway"])
+    }
+
+    @Test func portsAreDistinct() throws {
+        let plan = try StackPlan(
+            StackConfiguration(engines: .disaggregated(prefill: 20, decode: 20)))
+        #expect(Set(plan.children.map(\.address)).count == plan.children.count)
+    }
+
+    @Test(arguments: [
+        StackConfiguration.Engines.aggregated(count: 0),
+        .disaggregated(prefill: 0, decode: 2), .disaggregated(prefill: 2, decode: 0),
+        .aggregated(count: 5000),
+    ])
+    func impossibleStacksAreRefused(engines: StackConfiguration.Engines) {
+        #expect(throws: StackError.self) {
+            try StackPlan(StackConfiguration(engines: engines))
+        }
+    }
+}
