@@ -1,9 +1,3 @@
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Musl)
-    import Musl
-#endif
-
 /// A point on the machine's monotonic clock. Points of different machines do not compare.
 public struct MonotonicTime: Hashable, Comparable, Sendable {
     /// Nanoseconds since an arbitrary origin, usually boot.
@@ -16,11 +10,9 @@ public struct MonotonicTime: Hashable, Comparable, Sendable {
 
     /// The clock as it stands now (`CLOCK_MONOTONIC`).
     public static var now: MonotonicTime {
-        var time = timespec()
-        // Cannot fail: the clock exists on every supported kernel and `time` is ours.
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return MonotonicTime(
-            nanoseconds: UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec))
+        MonotonicTime(
+            nanoseconds: UInt64(
+                clamping: SuspendingClock().systemEpoch.duration(to: .now).nanoseconds))
     }
 
     /// Whether `left` came first.
