@@ -1,0 +1,79 @@
+import CTransfer
+
+/// A pool of equal blocks that peers may read and write once they are connected.
+///
+/// Released when the last reference goes and the last transfer that uses it is final. A region may
+/// be passed between threads; who touches which block when is the owner's affair, as with any
+/// memory, with one rule: a block named in a transfer belongs to the transfer until it is finished.
+public final class KVRegion: Sendable {
+    let engine: TransferEngine
+    // Constants; the memory stays put for the life of the region.
+    nonisolated(unsafe) let handle: OpaquePointer
+    nonisolated(unsafe) private let base: UnsafeMutableRawPointer
+
+    /// Bytes of one block.
+    public let blockByteCount: Int
+    /// How many blocks there are.
+    public let blockCount: Int
+
+    /// Allocates zeroed memory and publishes it to every peer.
+    ///
+    /// - Throws: `invalidArgument` for sizes that are not positive, `outOfMemory`, or `queueFull`
+    ///   when the engine has 64 regions.
+    public init(on engine: TransferEngine, blockCount: Int, blockByteCount: Int)
+        throws(TransferError)
+    {
+        guard let blocks = UInt64(exactly: blockCount),
+            let bytes = UInt64(exactly: blockByteCount)
+        else { throw .invalidArgument }
+        var pool: OpaquePointer?
+        try TransferError.check(ct_pool_create(engine.handle, bytes, blocks, &pool))
+        guard let pool, let memory = ct_pool_memory(pool) else { throw .outOfMemory }
+        self.engine = engine
+        self.handle = pool
+        self.base = memory
+        self.blockCount = blockCount
+        self.blockByteCount = blockByteCount
+    }
+
+    deinit {
+        ct_pool_release(handle)
+    }
+
+    /// The bytes of a block. Valid while the region lives.
+    public subscript(block: Int) -> UnsafeMutableRawBufferPointer {
+        precondition((0..<blockCount).contains(block), "block \(block) of \(blockCount)")
+        return UnsafeMutableRawBufferPointer(
+            start: base + block * blockByteCount, count: blockByteCount)
+    }
+
+    /// How peers name this region.
+    public var remote: RemoteRegion { RemoteRegion(ct_pool_region(handle)) }
+}
+
+/// A region of another engine, of one generation: a copy of what its owner publishes.
+public struct RemoteRegion: Hashable, Sendable {
+    /// The number of the region in its engine; 0 is the first that was made.
+    public var id: UInt32
+    /// Differs for every region that the engine ever had.
+    public var generation: UInt64
+    /// The size of the whole region.
+    public var byteCount: UInt64
+    /// The size of a block.
+    public var blockByteCount: UInt64
+
+    init(_ region: ct_region) {
+        id = region.id
+        generation = region.generation
+        byteCount = region.size_bytes
+        blockByteCount = region.block_bytes
+    }
+
+    /// How many blocks there are.
+    public var blockCount: Int { Int(byteCount / blockByteCount) }
+
+    var cValue: ct_region {
+        ct_region(
+            id: id, generation: generation, size_bytes: byteCount, block_bytes: blockByteCount)
+    }
+}
