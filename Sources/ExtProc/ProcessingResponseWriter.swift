@@ -1,0 +1,133 @@
+package import Core
+
+/// Writes messages to the data plane (`envoy.service.ext_proc.v3.ProcessingResponse`), each as a
+/// gRPC frame, one after the other into a buffer that is kept from call to call.
+package struct ProcessingResponseWriter {
+    /// Envoy takes 64 KiB at most in one body chunk.
+    package static let maximumChunkBytes = 62_000
+
+    /// Which half of the HTTP exchange a message is about.
+    package enum Side: UInt32 {
+        case request
+        case response
+
+        fileprivate var headersField: UInt32 { 1 + rawValue }
+        fileprivate var bodyField: UInt32 { 3 + rawValue }
+        fileprivate var trailersField: UInt32 { 5 + rawValue }
+    }
+
+    private var writer = ProtobufWriter()
+
+    /// An empty buffer.
+    package init() {}
+
+    /// The frames written since ``removeAll()``.
+    package var frames: [UInt8] { writer.bytes }
+
+    /// Forgets what was written and keeps the memory.
+    package mutating func removeAll() {
+        writer.removeAll()
+    }
+
+    /// The answer to headers. `destination` is what the load balancer reads: it goes into the
+    /// dynamic metadata, and the route is computed anew.
+    package mutating func headers(
+        _ side: Side, set: [APIError.Header], remove: [String] = [], destination: String? = nil
+    ) {
+        writer.frame { writer in
+            writer.message(side.headersField) { response in
+                response.message(1) { common in
+                    common.message(2) { Self.mutation(set: set, remove: remove, to: &$0) }
+                    if destination != nil { common.unsigned(5, 1) }
+                }
+            }
+            if let destination { Self.metadata(destination, to: &writer) }
+        }
+    }
+
+    /// The answer to a body: `body` in chunks of ``maximumChunkBytes``, at least one, of which
+    /// the last ends the stream if `endOfStream`.
+    package mutating func body(
+        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool
+    ) {
+        var start = 0
+        repeat {
+            let end = min(start + Self.maximumChunkBytes, body.count)
+            chunk(
+                side, UnsafeRawBufferPointer(rebasing: body[start..<end]),
+                endOfStream: endOfStream && end == body.count)
+            start = end
+        } while start < body.count
+    }
+
+    /// The answer to trailers: nothing changed.
+    package mutating func trailers(_ side: Side) {
+        writer.frame { $0.head(side.trailersField, count: 0) }
+    }
+
+    /// Ends the exchange with a response of the router's own.
+    package mutating func immediate(
+        status: Int, headers: [APIError.Header], body: String
+    ) {
+        writer.frame { writer in
+            writer.message(7) { immediate in
+                immediate.message(1) { $0.unsigned(1, UInt64(clamping: status)) }
+                immediate.message(2) { Self.mutation(set: headers, remove: [], to: &$0) }
+                immediate.string(3, body)
+            }
+        }
+    }
+
+    /// BodyResponse{response=1: CommonResponse{body_mutation=3: BodyMutation{
+    /// streamed_response=3: StreamedBodyResponse{body=1, end_of_stream=2}}}}.
+    private mutating func chunk(
+        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool
+    ) {
+        let streamed =
+            (body.isEmpty ? 0 : ProtobufWriter.fieldBytes(body.count)) + (endOfStream ? 2 : 0)
+        let mutation = ProtobufWriter.fieldBytes(streamed)
+        let common = ProtobufWriter.fieldBytes(mutation)
+        writer.frame { writer in
+            writer.head(side.bodyField, count: ProtobufWriter.fieldBytes(common))
+            writer.head(1, count: common)
+            writer.head(3, count: mutation)
+            writer.head(3, count: streamed)
+            if !body.isEmpty { writer.data(1, body) }
+            if endOfStream { writer.unsigned(2, 1) }
+        }
+    }
+
+    /// HeaderMutation{set_headers=1: HeaderValueOption{header=1: HeaderValue}, remove_headers=2}.
+    /// Values travel as `raw_value`; the append action stays unset, as the protocol wants it for
+    /// "add or replace".
+    private static func mutation(
+        set: [APIError.Header], remove: [String], to writer: inout ProtobufWriter
+    ) {
+        for field in set {
+            writer.message(1) { option in
+                option.message(1) { header in
+                    header.string(1, field.name)
+                    header.string(3, field.value)
+                }
+            }
+        }
+        for name in remove { writer.string(2, name) }
+    }
+
+    /// dynamic_metadata=8: {"envoy.lb": {"x-gateway-destination-endpoint": destination}}.
+    private static func metadata(_ destination: String, to writer: inout ProtobufWriter) {
+        writer.message(8) { fields in
+            fields.message(1) { entry in
+                entry.string(1, "envoy.lb")
+                entry.message(2) { value in
+                    value.message(5) { inner in
+                        inner.message(1) { innerEntry in
+                            innerEntry.string(1, "x-gateway-destination-endpoint")
+                            innerEntry.message(2) { $0.string(3, destination) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
