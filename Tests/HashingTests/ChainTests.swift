@@ -1,0 +1,147 @@
+import Hashing
+import Testing
+
+/// SplitMix64. To repeat a run, pass the seed that it printed.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64 = .random(in: .min ... .max), test: String = #function) {
+        state = seed
+        print("\(test): seed \(seed)")
+    }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var word = state
+        word = (word ^ word >> 30) &* 0xbf58_476d_1ce4_e5b9
+        word = (word ^ word >> 27) &* 0x94d0_49bb_1331_11eb
+        return word ^ word >> 31
+    }
+
+    /// Token ids of every width in CBOR, and their edges.
+    mutating func tokens(_ count: Int) -> [UInt32] {
+        let bounds: [UInt32] = [23, 24, 255, 256, 65535, 65536, .max]
+        return (0..<count).map { _ in
+            let bound = bounds.randomElement(using: &self) ?? 0
+            return Bool.random(using: &self) ? bound : .random(in: 0...bound, using: &self)
+        }
+    }
+
+    /// Cuts `count` things into pieces, some empty.
+    mutating func pieces(of count: Int) -> [Range<Int>] {
+        var pieces: [Range<Int>] = []
+        var start = 0
+        while start < count {
+            let end = min(count, start + Int.random(in: 0...(1 + count / 4), using: &self))
+            pieces.append(start..<end)
+            start = end
+        }
+        return pieces
+    }
+}
+
+@Suite struct ChainTests {
+    @Test func blockHashesOfPiecesEqualThoseOfTheWhole() throws {
+        var generator = SeededGenerator()
+        for round in 0..<200 {
+            let hasher = try BlockHasher(blockSize: .random(in: 1...100, using: &generator))
+            let tokens = generator.tokens(.random(in: 0...500, using: &generator))
+            let keys =
+                round % 2 == 0 ? BlockExtraKeys.none : BlockExtraKeys([.lora(name: "a", path: "/")])
+            let whole = hasher.hashes(of: tokens.span) { _ in keys }
+            #expect(whole.count == tokens.count / hasher.blockSize)
+            if round % 2 == 0 {
+                #expect(hasher.hashes(of: tokens.span) == whole)
+            }
+            var chain = hasher.chain()
+            var hashes: [BlockHash] = []
+            for piece in generator.pieces(of: tokens.count) {
+                let filled = chain.blocksFilled(byTokens: piece.count)
+                let new = chain.append(tokens.span.extracting(piece), extraKeys: keys)
+                #expect(new.count == filled)
+                hashes += new
+            }
+            #expect(hashes == whole, "block size \(hasher.blockSize)")
+        }
+    }
+
+    @Test(arguments: RequestKeyAlgorithm.allCases)
+    func requestKeysOfPiecesEqualThoseOfTheWhole(algorithm: RequestKeyAlgorithm) throws {
+        var generator = SeededGenerator()
+        for round in 0..<200 {
+            let hasher = try RequestKeyHasher(
+                algorithm: algorithm, model: "m", blockSize: .random(in: 1...100, using: &generator)
+            )
+            let tokens = generator.tokens(.random(in: 0...500, using: &generator))
+            let extra =
+                round % 2 == 0 ? RequestExtraKeys.none : hasher.extraKeys(["image", "salt"])
+            let whole = hasher.keys(of: tokens.span) { _ in extra }
+            #expect(whole.count == tokens.count / hasher.blockSize)
+            if round % 2 == 0 {
+                #expect(hasher.keys(of: tokens.span) == whole)
+            }
+            var chain = hasher.chain()
+            var keys: [UInt64] = []
+            for piece in generator.pieces(of: tokens.count) {
+                let filled = chain.blocksFilled(byTokens: piece.count)
+                let new = chain.append(tokens.span.extracting(piece), extraKeys: extra)
+                #expect(new.count == filled)
+                keys += new
+            }
+            #expect(keys == whole, "block size \(hasher.blockSize)")
+        }
+    }
+
+    @Test func aCopiedChainGoesItsOwnWay() throws {
+        let tokens: [UInt32] = [1, 2, 3, 4]
+        var chain = try BlockHasher(blockSize: 4).chain()
+        _ = chain.append(tokens.span.extracting(first: 3))
+        var fork = chain
+        let other: [UInt32] = [5]
+        let forked = fork.append(other.span)
+        let original = chain.append(tokens.span.extracting(last: 1))
+        #expect(original == (try BlockHasher(blockSize: 4).hashes(of: tokens.span)))
+        #expect(forked.count == 1)
+        #expect(forked != original)
+    }
+
+    @Test func aChainGoesOnAfterAKnownBlock() throws {
+        let tokens = Array<UInt32>(0..<12)
+        let blocks = try BlockHasher(blockSize: 4)
+        let hashes = blocks.hashes(of: tokens.span)
+        var blockChain = blocks.chain(after: hashes[0])
+        #expect(blockChain.append(tokens.span.extracting(4..<12)) == Array(hashes[1...]))
+
+        let requests = try RequestKeyHasher(algorithm: .xxh64, model: "m", blockSize: 4)
+        let keys = requests.keys(of: tokens.span)
+        var keyChain = requests.chain(after: keys[0])
+        #expect(keyChain.append(tokens.span.extracting(4..<12)) == Array(keys[1...]))
+    }
+
+    @Test(arguments: [Int.min, -1, 0, Int(UInt32.max) + 1, Int.max])
+    func blockSizesThatAreRefused(size: Int) {
+        #expect(throws: HashingError.blockSize(size)) { try BlockHasher(blockSize: size) }
+        #expect(throws: HashingError.blockSize(size)) {
+            try RequestKeyHasher(algorithm: .cborFNV, model: "m", blockSize: size)
+        }
+    }
+
+    @Test func noExtraKeysAreNone() throws {
+        #expect(BlockExtraKeys([]) == .none)
+        let hasher = try RequestKeyHasher(algorithm: .cborFNV, model: "m", blockSize: 4)
+        #expect(hasher.extraKeys([]) == .none)
+    }
+
+    @Test func bytesOfABlockHash() throws {
+        let hash = try #require(BlockHash(0..<32))
+        #expect(MemoryLayout<BlockHash>.stride == BlockHash.byteCount)
+        #expect(hash.bytes == Array(0..<32))
+        #expect(hash.eventValue == 0x1819_1a1b_1c1d_1e1f)
+        #expect(hash.description.hasPrefix("000102") && hash.description.hasSuffix("1e1f"))
+        #expect(hash.description.count == 64)
+        #expect(BlockHash(0..<31) == nil)
+        #expect(BlockHash(0..<33) == nil)
+        let fromReversed = try #require(BlockHash((0..<32).reversed()))
+        #expect(fromReversed != hash)
+    }
+}
