@@ -1,0 +1,83 @@
+/* Bytes and UTF-8: what the three scanners share. */
+#ifndef CSCAN_TEXT_H
+#define CSCAN_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+static inline bool cs_is_digit(uint8_t c)
+{
+    return (uint8_t)(c - '0') < 10;
+}
+
+/*
+ * The first byte of a string's text that does not simply stand for itself: a control character,
+ * quote, backslash, or, where `ascii` is asked for, a byte of a longer UTF-8 sequence.
+ */
+static inline const uint8_t *cs_find_special(const uint8_t *p, const uint8_t *end, bool ascii)
+{
+#if defined(__SSE2__)
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+    const __m128i space = _mm_set1_epi8(0x20), last_control = _mm_set1_epi8(0x1f);
+    while (end - p >= 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)p);
+        /* As signed bytes, those from 0x80 are below the space as well. */
+        __m128i low = ascii ? _mm_cmplt_epi8(text, space)
+                            : _mm_cmpeq_epi8(_mm_min_epu8(text, last_control), text);
+        __m128i special = _mm_or_si128(
+            low, _mm_or_si128(_mm_cmpeq_epi8(text, quote), _mm_cmpeq_epi8(text, backslash)));
+        unsigned mask = (unsigned)_mm_movemask_epi8(special);
+        if (mask != 0)
+            return p + __builtin_ctz(mask);
+        p += 16;
+    }
+#else
+    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+    while (end - p >= 8) {
+        uint64_t text;
+        memcpy(&text, p, 8);
+        /* The high bit of each byte that is below 0x20, or equal to one of the two. A borrow can
+         * also mark the byte above a marked one: the loop below looks again. */
+        uint64_t quote = text ^ ones * '"', backslash = text ^ ones * '\\';
+        uint64_t special = ((text - ones * 0x20) & ~text) | ((quote - ones) & ~quote) |
+                           ((backslash - ones) & ~backslash) | (ascii ? text : 0);
+        if ((special & highs) != 0)
+            break;
+        p += 8;
+    }
+#endif
+    while (p < end && *p >= 0x20 && *p != '"' && *p != '\\' && !(ascii && *p >= 0x80))
+        p++;
+    return p;
+}
+
+/* The length of the UTF-8 sequence at `p`, whose first byte is 0x80 or more: 2 to 4; 0 if more
+ * bytes are needed to tell; -1 if it is malformed (Unicode table 3-7). */
+static inline int cs_utf8_sequence(const uint8_t *p, const uint8_t *end)
+{
+    uint8_t first = p[0];
+    int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (first < 0xc2 || first > 0xf4)
+        return -1;
+    if (end - p < 2)
+        return 0;
+    uint8_t low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    uint8_t high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    if (p[1] < low || p[1] > high)
+        return -1;
+    for (int i = 2; i < length; i++) {
+        if (end - p <= i)
+            return 0;
+        if ((p[i] & 0xc0) != 0x80)
+            return -1;
+    }
+    return length;
+}
+
+#endif
