@@ -18,3 +18,8 @@ extension [Double] {
         return self[Swift.min(Swift.max(rank, 1), count) - 1]
     }
 }
+
+/// A number with a fixed count of decimal places.
+func fixed(_ value: Double, places: Int) -> String {
+    String(format: "%.\(places)f", value)
+}

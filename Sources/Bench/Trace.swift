@@ -1,5 +1,5 @@
 import Foundation
-public import Scan
+import Scan
 
 /// One request of a trace: when it came, how long it was, and which prefix it shared with whom.
 public struct TraceRequest: Equatable, Sendable {
@@ -64,7 +64,7 @@ public struct Trace: Equatable, Sendable {
     private static func request(fromJSON line: [UInt8]) throws(LineProblem) -> TraceRequest {
         let document: JSONDocument
         do {
-            document = try JSONDocument(line)
+            document = try JSONDocument.parse(line)
         } catch {
             throw LineProblem(problem: "is not JSON: \(error)")
         }

@@ -134,7 +134,7 @@ public enum StackError: Error, Equatable, CustomStringConvertible {
         case .childDied(let name, let status, let lastLine):
             "\(name) ended at start (\(status))\(lastLine.map { ": \($0)" } ?? "")"
         case .notReady(let name, let seconds):
-            "\(name) did not answer GET /health within \(seconds) s"
+            "\(name) was not ready within \(seconds) s"
         case .cannotSpawn(let name, let reason):
             "\(name) could not be started: \(reason)"
         }

@@ -1,0 +1,199 @@
+import Core
+public import Net
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// Starts the processes of a plan, restarts those that die, and stops them all.
+///
+/// Children die with this process, even after kill -9. Runs on one event loop.
+public actor StackSupervisor {
+    /// What happened to a child of a running stack.
+    public enum Event: Sendable {
+        /// It ended although nobody asked it to; it is restarted.
+        case exited(name: String, reason: String)
+        /// It runs again and answers.
+        case restarted(name: String, pid: Int32)
+        /// It wrote a line to its standard error.
+        case said(name: String, line: String)
+    }
+
+    /// A child as it runs now.
+    private struct Running {
+        var process: Subprocess
+        var startedAt: MonotonicTime
+        var isReady = false
+        var lastLine: String?
+    }
+
+    private enum State {
+        case idle, starting, running, stopping
+    }
+
+    /// What is started.
+    public let plan: StackPlan
+
+    private let executable: String
+    private let loop: EventLoop
+    private let report: @Sendable (Event) -> Void
+    private var state = State.idle
+    private var running: [String: Running] = [:]
+    private var failures: [String: Int] = [:]
+    private var startFailure: StackError?
+
+    /// What a child prints on its standard output, as a line of its own, once it serves.
+    public static let readyLine = "ready"
+
+    /// A child that lived longer starts again without a longer delay.
+    private static let provenLife = Duration.seconds(10)
+    private static let startDeadline = Duration.seconds(20)
+    private static let stopDeadline = Duration.seconds(10)
+    private static let pollInterval = Duration.milliseconds(20)
+    private static let restartDelays: [Duration] = [
+        .milliseconds(200), .milliseconds(500), .seconds(1), .seconds(2), .seconds(5),
+    ]
+
+    /// The supervisor runs on its loop.
+    public nonisolated var unownedExecutor: UnownedSerialExecutor {
+        loop.asUnownedSerialExecutor()
+    }
+
+    /// Makes a supervisor; nothing starts yet.
+    ///
+    /// - Parameters:
+    ///   - executable: The path of the `llmd` binary.
+    ///   - report: Called on the loop.
+    public init(
+        plan: StackPlan, executable: String, on loop: EventLoop,
+        report: @escaping @Sendable (Event) -> Void
+    ) {
+        self.plan = plan
+        self.executable = executable
+        self.loop = loop
+        self.report = report
+    }
+
+    /// Starts every child and waits until all have said ``readyLine``.
+    ///
+    /// - Returns: The process ids by name.
+    /// - Throws: The first failure; everything that had started is stopped by then.
+    public func start() async throws(StackError) -> [String: Int32] {
+        state = .starting
+        do {
+            for child in plan.children {
+                try spawn(child)
+            }
+            try await waitUntilReady()
+        } catch {
+            await stop()
+            throw error
+        }
+        state = .running
+        return running.mapValues(\.process.pid)
+    }
+
+    /// Asks the children to end, in the reverse order of their start, and kills those that do not
+    /// within ten seconds.
+    public func stop() async {
+        guard state != .stopping else { return }
+        state = .stopping
+        let deadline = MonotonicTime.now + Self.stopDeadline
+        for kind in [StackPlan.Child.Kind.gateway, .sidecar, .engine] {
+            let names = plan.children.filter { $0.kind == kind }.map(\.name)
+            for name in names { running[name]?.process.kill(signal: SIGTERM) }
+            while names.contains(where: { running[$0] != nil }) {
+                if MonotonicTime.now >= deadline {
+                    for name in names { running[name]?.process.kill(signal: SIGKILL) }
+                }
+                await pause(Self.pollInterval)
+            }
+        }
+    }
+
+    private func spawn(_ child: StackPlan.Child) throws(StackError) {
+        let name = child.name
+        do {
+            let process = try Subprocess(
+                executable, arguments: child.arguments,
+                standardOutput: .lines { [weak self] line in
+                    self?.assumeIsolated { $0.printed(name, line) }
+                },
+                standardError: .lines { [weak self] line in
+                    self?.assumeIsolated { $0.said(name, line) }
+                },
+                diesWithParent: true, on: loop,
+                onExit: { [weak self] exit in
+                    self?.assumeIsolated { $0.exited(child, exit) }
+                })
+            running[name] = Running(process: process, startedAt: .now)
+        } catch {
+            throw .cannotSpawn(name: name, reason: "\(error)")
+        }
+    }
+
+    private func said(_ name: String, _ line: String) {
+        running[name]?.lastLine = line
+        if state == .running { report(.said(name: name, line: line)) }
+    }
+
+    private func printed(_ name: String, _ line: String) {
+        guard line == Self.readyLine, let process = running[name]?.process else { return }
+        running[name]?.isReady = true
+        if state == .running { report(.restarted(name: name, pid: process.pid)) }
+    }
+
+    private func exited(_ child: StackPlan.Child, _ exit: Subprocess.Exit) {
+        let ended = running.removeValue(forKey: child.name)
+        switch state {
+        case .starting:
+            startFailure =
+                startFailure
+                ?? .childDied(name: child.name, status: "\(exit)", lastLine: ended?.lastLine)
+        case .running:
+            report(.exited(name: child.name, reason: "\(exit)"))
+            if let ended, MonotonicTime.now - ended.startedAt > Self.provenLife {
+                failures[child.name] = 0
+            }
+            restart(child)
+        case .idle, .stopping:
+            break
+        }
+    }
+
+    private func restart(_ child: StackPlan.Child) {
+        let failure = failures[child.name, default: 0]
+        failures[child.name] = failure + 1
+        let delay = Self.restartDelays[min(failure, Self.restartDelays.count - 1)]
+        loop.schedule(after: delay) { [weak self] in
+            self?.assumeIsolated { supervisor in
+                guard supervisor.state == .running else { return }
+                do {
+                    try supervisor.spawn(child)
+                } catch {
+                    supervisor.report(.said(name: child.name, line: "\(error)"))
+                    supervisor.restart(child)
+                }
+            }
+        }
+    }
+
+    private func waitUntilReady() async throws(StackError) {
+        let deadline = MonotonicTime.now + Self.startDeadline
+        while let missing = plan.children.first(where: { running[$0.name]?.isReady != true }) {
+            if let startFailure { throw startFailure }
+            guard MonotonicTime.now < deadline else {
+                throw .notReady(
+                    name: missing.name, seconds: Int(Self.startDeadline.components.seconds))
+            }
+            await pause(Self.pollInterval)
+        }
+    }
+
+    private func pause(_ duration: Duration) async {
+        // Cancellation would only make the wait shorter.
+        try? await Task.sleep(for: duration)
+    }
+}
