@@ -19,8 +19,7 @@ final class ConnectionPool {
     func start(_ exchange: ClientExchange) {
         if waiting.isEmpty, assign(exchange) { return }
         guard waiting.count < client.configuration.maximumWaitingPerHost else {
-            client.loop.schedule(after: .zero) { exchange.fail(.poolExhausted) }
-            return
+            return client.failLater([exchange], .poolExhausted)
         }
         wait(exchange)
     }
@@ -65,8 +64,9 @@ final class ConnectionPool {
             do throws(NetError) {
                 try connection.connect(on: client)
             } catch {
-                client.loop.schedule(after: .zero) { [weak self] in self?.failWaiting(error) }
-                return
+                client.failLater(waiting, error)
+                waiting = []
+                return discardIfEmpty()
             }
             connections[ObjectIdentifier(connection)] = connection
             connectingCount += 1
@@ -84,7 +84,7 @@ final class ConnectionPool {
             do throws(NetError) {
                 try exchange.start(on: handle, isReused: connection.wasUsed)
             } catch {
-                client.loop.schedule(after: .zero) { exchange.fail(error) }
+                client.failLater([exchange], error)
             }
             connection.wasUsed = true
             if cn_client_capacity(handle) == 0 {

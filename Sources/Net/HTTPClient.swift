@@ -1,3 +1,4 @@
+internal import CNet
 public import Core
 
 /// How a client makes and keeps connections.
@@ -78,7 +79,7 @@ public final class HTTPClient: @unchecked Sendable {
         let exchange = ClientExchange(
             head, to: address, body: body, client: self, delegate: delegate)
         if isShutDown {
-            loop.schedule(after: .zero) { exchange.fail(.cancelled) }
+            failLater([exchange], .cancelled)
         } else {
             makePool(address).start(exchange)
         }
@@ -96,6 +97,16 @@ public final class HTTPClient: @unchecked Sendable {
 
     func pool(for exchange: ClientExchange) -> ConnectionPool? {
         isShutDown ? nil : pools[exchange.address]
+    }
+
+    /// Fails exchanges, but not from inside a call.
+    func failLater(_ exchanges: [ClientExchange], _ error: NetError) {
+        let fail = { for exchange in exchanges { exchange.fail(error) } }
+        if cn_loop_is_stopping(loop.handle) {
+            fail()
+        } else {
+            loop.schedule(after: .zero, fail)
+        }
     }
 
     /// A pool without connections holds nothing worth keeping.

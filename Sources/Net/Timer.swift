@@ -26,7 +26,12 @@ public final class Timer {
             { user in Unmanaged<Timer>.fromOpaque(user.unsafelyUnwrapped).takeRetainedValue().gone()
             },
             user.toOpaque(), &handle)
-        precondition(status == CN_OK, "no memory for a timer")
+        precondition(status == CN_OK || status == CN_CANCELLED, "no memory for a timer")
+        if status != CN_OK {
+            // The loop is ending: the body never runs.
+            self.body = nil
+            user.release()
+        }
     }
 
     /// Fires no more. On the loop; a second call does nothing.

@@ -115,6 +115,8 @@ cn_status cn_loop_start(const char *name, void (*on_wake)(void *user), void (*on
 void cn_loop_wake(cn_loop *loop);
 /* Any thread. */
 bool cn_loop_is_current(const cn_loop *loop);
+/* Whether the loop is closing its handles: what is created now ends with CN_CANCELLED. */
+bool cn_loop_is_stopping(const cn_loop *loop);
 /* Closes every handle; what still runs ends with CN_CANCELLED. Any thread; once. */
 void cn_loop_stop(cn_loop *loop);
 /* Waits for the thread's end. Not on the loop's thread; once, after cn_loop_stop. */
