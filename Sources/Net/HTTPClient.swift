@@ -43,6 +43,13 @@ public struct HTTPResponse: Sendable {
     /// The fields after the body, if there were any.
     public var trailers: HTTPHeaders?
 
+    /// A response of these parts.
+    public init(head: HTTPResponseHead, body: [UInt8], trailers: HTTPHeaders? = nil) {
+        self.head = head
+        self.body = body
+        self.trailers = trailers
+    }
+
     /// The status code.
     public var status: Int { head.status }
 }
