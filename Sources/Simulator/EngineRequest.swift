@@ -1,0 +1,129 @@
+package import Core
+package import Hashing
+
+/// KV cache that another engine computed and keeps for this one, as `kv_transfer_params` name it.
+package struct RemoteKV: Equatable, Sendable {
+    /// The engine, by the identity of its transfer side.
+    package var engineID: String
+    /// The request there, which its blocks are kept for.
+    package var requestID: String
+    /// Where its transfer side listens.
+    package var address: SocketAddress
+    /// The blocks in the order of the prompt's tokens.
+    package var blocks: [UInt32]
+
+    /// Names remote KV cache.
+    package init(engineID: String, requestID: String, address: SocketAddress, blocks: [UInt32]) {
+        self.engineID = engineID
+        self.requestID = requestID
+        self.address = address
+        self.blocks = blocks
+    }
+}
+
+/// What the engine tells the owner of a request.
+package protocol EngineRequestDelegate: AnyObject {
+    /// One more token is out: `request.generatedCount` of them so far. With the last one,
+    /// `request.hasEnded` is true.
+    func requestProducedToken(_ request: EngineRequest)
+    /// The request cannot be served; nothing follows.
+    func request(_ request: EngineRequest, failed error: APIError)
+}
+
+/// One sequence in the engine: a prompt and the reply to it. Belongs to the engine's loop.
+package final class EngineRequest {
+    /// Where a request stands.
+    package enum State: Equatable, Sendable {
+        /// Waits for a place in the batch and for blocks.
+        case waiting
+        /// Waits for blocks to pull remote KV cache into.
+        case waitingToPull
+        /// Its blocks belong to a transfer.
+        case pulling
+        /// Aborted, but its blocks belong to a transfer still.
+        case cancelling
+        /// The bytes are here; the time that the transfer is modelled to take is not over.
+        case arriving
+        /// The remote KV cache is here; waits for the rest to be computed.
+        case arrived
+        case prefilling
+        case decoding
+        /// Done; its blocks are kept for another engine.
+        case pinned
+        case ended
+    }
+
+    /// When what happened to a request.
+    package struct Timeline: Sendable {
+        /// It came.
+        package internal(set) var arrived = MonotonicTime(nanoseconds: 0)
+        /// Its prefill began.
+        package internal(set) var scheduled = MonotonicTime(nanoseconds: 0)
+        /// Its first token was out.
+        package internal(set) var firstToken = MonotonicTime(nanoseconds: 0)
+        /// The token before the last one was out.
+        package internal(set) var previousToken = MonotonicTime(nanoseconds: 0)
+        /// The last token so far was out.
+        package internal(set) var lastToken = MonotonicTime(nanoseconds: 0)
+    }
+
+    /// Unique in the engine, and what another engine names it by.
+    package let id: String
+    /// The prompt's tokens, at least one.
+    package let prompt: [UInt32]
+    /// What will be said.
+    package let reply: Reply
+    /// Where the KV cache of the prompt can be had.
+    package let remote: RemoteKV?
+    /// Whether the blocks stay after the end, for another engine to pull.
+    package let keepsBlocks: Bool
+    /// Covered by the hash of the first block.
+    package let salt: String?
+    /// Hears of tokens; not kept alive.
+    package weak var delegate: (any EngineRequestDelegate)?
+
+    /// Where it stands.
+    package internal(set) var state = State.waiting
+    /// The blocks it holds, in the order of its tokens.
+    package internal(set) var blocks: [BlockID] = []
+    /// The hashes of the full blocks of its tokens so far.
+    package internal(set) var chain: [BlockHash] = []
+    /// Blocks whose contents were cached here.
+    package internal(set) var cachedCount = 0
+    /// Blocks after those whose contents another engine computed.
+    package internal(set) var pulledCount = 0
+    /// Tokens generated so far.
+    package internal(set) var generatedCount = 0
+    /// When what happened.
+    package internal(set) var timeline = Timeline()
+
+    /// Blocks it will need beyond those it holds.
+    var reservedCount = 0
+    /// The first decode step that it is part of.
+    var firstStep = 0
+    /// When the transfer began, and when its modelled time is over.
+    var pullBegan = MonotonicTime(nanoseconds: 0)
+    var arrives = MonotonicTime(nanoseconds: 0)
+
+    /// A request that has not been submitted yet.
+    package init(
+        id: String, prompt: [UInt32], reply: Reply, remote: RemoteKV? = nil,
+        keepsBlocks: Bool = false, salt: String? = nil
+    ) {
+        precondition(!prompt.isEmpty, "a prompt has a token at least")
+        self.id = id
+        self.prompt = prompt
+        self.reply = reply
+        self.remote = remote
+        self.keepsBlocks = keepsBlocks
+        self.salt = salt
+    }
+
+    /// Whether the last token is out.
+    package var hasEnded: Bool { generatedCount == reply.tokenCount }
+
+    /// The token at a place of the prompt and the reply after it.
+    func token(at index: Int) -> UInt32 {
+        index < prompt.count ? prompt[index] : reply.token(at: index - prompt.count)
+    }
+}

@@ -1,0 +1,403 @@
+package import Core
+package import Hashing
+
+/// Decides what the simulated accelerator does when, in virtual time: no clock, no memory and no
+/// sockets, so that a timeline can be computed by hand and compared.
+///
+/// - Prompts are computed one after another, in the order of arrival.
+/// - Sequences that generate do so in common steps, one token each. A sequence whose prompt is
+///   done takes part from the next step that begins.
+/// - A request is admitted when a place in the batch and all blocks it can come to need are there,
+///   so that nothing is ever preempted.
+/// - KV cache that another engine computed is pulled as soon as there are blocks for it, and the
+///   rest of the prompt is computed here. Pulls share one link.
+///
+/// Times passed in never go back. What is to be done comes out as ``Event``s in their order.
+package struct EngineScheduler {
+    /// What bounds the engine.
+    package struct Limits: Sendable {
+        /// Sequences that run at once.
+        package var maxRunning: Int
+        /// Requests that wait; see ``EngineScheduler/hasRoom(for:)``.
+        package var maxWaiting: Int
+        /// How long blocks are kept for another engine.
+        package var lease: Duration
+
+        /// Makes limits.
+        package init(maxRunning: Int, maxWaiting: Int, lease: Duration) {
+            self.maxRunning = maxRunning
+            self.maxWaiting = maxWaiting
+            self.lease = lease
+        }
+    }
+
+    /// Something that the engine has to carry out or tell.
+    package enum Event {
+        /// The request has its blocks; what is cached of it is known.
+        case admitted(EngineRequest)
+        /// Read the request's ``EngineRequest/pulledBlocks`` from its remote engine, then call
+        /// ``EngineScheduler/transferArrived(_:bandwidth:at:)`` or
+        /// ``EngineScheduler/transferFailed(_:at:_:)``.
+        case pull(EngineRequest)
+        /// Nothing more is wanted of the remote engine: tell it so.
+        case releaseRemote(EngineRequest)
+        /// The contents of a block are computed.
+        case fill(BlockID, BlockHash)
+        /// A token is out.
+        case token(EngineRequest)
+        /// The last token is out, and the request's blocks are free or pinned.
+        case ended(EngineRequest)
+        /// Nobody came for the blocks of a pinned request in time.
+        case leaseExpired(EngineRequest)
+    }
+
+    /// The blocks.
+    package private(set) var pool: BlockPool
+    private let hasher: BlockHasher
+    private let limits: Limits
+    private var model: LatencyModel
+
+    private var waitingToPull: [EngineRequest] = []
+    private var pulling: [EngineRequest] = []
+    private var arrived: [EngineRequest] = []
+    private var waiting: [EngineRequest] = []
+    private var prefill: (request: EngineRequest, ends: MonotonicTime)?
+    private var decoding: [EngineRequest] = []
+    private var step: (number: Int, ends: MonotonicTime)?
+    private var stepsBegun = 0
+    private var pinned: [String: EngineRequest] = [:]
+    private var leases: [(expires: MonotonicTime, id: String)] = []
+    /// Blocks that admitted requests will need yet.
+    private var reservedCount = 0
+    /// When the link that transfers share is free again.
+    private var linkFree = MonotonicTime(nanoseconds: 0)
+
+    /// An idle engine with an empty cache.
+    package init(pool: BlockPool, hasher: BlockHasher, model: LatencyModel, limits: Limits) {
+        self.pool = pool
+        self.hasher = hasher
+        self.model = model
+        self.limits = limits
+    }
+
+    /// Sequences in the batch.
+    package var runningCount: Int { decoding.count + (prefill == nil ? 0 : 1) }
+    /// Requests that wait for blocks or a place in the batch.
+    package var capacityWaitingCount: Int { waiting.count + waitingToPull.count }
+    /// Requests that wait for KV cache from elsewhere, or have just got it.
+    package var transferWaitingCount: Int { pulling.count + arrived.count }
+
+    /// Whether `count` more requests may wait.
+    package func hasRoom(for count: Int) -> Bool {
+        capacityWaitingCount + transferWaitingCount + count <= limits.maxWaiting
+    }
+
+    /// When ``advance(to:_:)`` has something to do next; nil while nothing runs or expires.
+    package var nextDeadline: MonotonicTime? {
+        var next: MonotonicTime?
+        func consider(_ time: MonotonicTime) { next = min(next ?? time, time) }
+        if let prefill { consider(prefill.ends) }
+        if let step { consider(step.ends) }
+        if let lease = leases.first { consider(lease.expires) }
+        for request in pulling where request.state == .arriving { consider(request.arrives) }
+        return next
+    }
+
+    /// Lets time pass.
+    package mutating func advance(to now: MonotonicTime, _ events: inout [Event]) {
+        while let time = nextDeadline, time <= now {
+            for request in pulling where request.state == .arriving && request.arrives <= time {
+                arrive(request)
+            }
+            if let prefill, prefill.ends <= time { endPrefill(at: time, &events) }
+            if let step, step.ends <= time { endStep(at: time, &events) }
+            expireLeases(at: time, &events)
+            admit(at: time, &events)
+            if step == nil, !decoding.isEmpty { beginStep(at: time) }
+        }
+    }
+
+    /// Takes a request. Whether there is room is for the caller to ask.
+    package mutating func submit(
+        _ request: EngineRequest, at now: MonotonicTime, _ events: inout [Event]
+    ) {
+        advance(to: now, &events)
+        request.timeline.arrived = now
+        let prompt = request.prompt
+        if let salt = request.salt {
+            request.chain = hasher.hashes(of: prompt.span) { block in
+                block == 0 ? BlockExtraKeys([.cacheSalt(salt)]) : .none
+            }
+        } else {
+            request.chain = hasher.hashes(of: prompt.span)
+        }
+        if request.remote == nil {
+            waiting.append(request)
+        } else {
+            request.state = .waitingToPull
+            waitingToPull.append(request)
+        }
+        admit(at: now, &events)
+    }
+
+    /// Ends a request early and frees what it holds. The blocks of a transfer in flight stay its
+    /// own until ``transferFailed(_:at:_:)``.
+    package mutating func abort(
+        _ request: EngineRequest, at now: MonotonicTime, _ events: inout [Event]
+    ) {
+        advance(to: now, &events)
+        switch request.state {
+        case .waiting:
+            waiting.removeAll { $0 === request }
+        case .waitingToPull:
+            waitingToPull.removeAll { $0 === request }
+            events.append(.releaseRemote(request))
+        case .pulling:
+            request.state = .cancelling
+            return
+        case .arriving:
+            pulling.removeAll { $0 === request }
+        case .arrived:
+            arrived.removeAll { $0 === request }
+        case .prefilling:
+            prefill = nil
+        case .decoding:
+            decoding.removeAll { $0 === request }
+            if decoding.isEmpty { step = nil }
+        case .cancelling, .pinned, .ended:
+            return
+        }
+        free(request)
+        admit(at: now, &events)
+    }
+
+    /// The bytes of a pull are here and right; they moved at `bandwidth` bytes per second of
+    /// modelled time.
+    package mutating func transferArrived(
+        _ request: EngineRequest, bandwidth: Double, at now: MonotonicTime
+    ) {
+        let tokens = request.pulledCount * pool.blockSize
+        linkFree =
+            max(linkFree, request.pullBegan)
+            + model.transfer(tokens: tokens, bandwidth: bandwidth)
+        request.arrives = max(linkFree, now)
+        request.state = .arriving
+    }
+
+    /// A pull ended without its bytes, or they are wrong, or nobody wants them any longer.
+    package mutating func transferFailed(
+        _ request: EngineRequest, at now: MonotonicTime, _ events: inout [Event]
+    ) {
+        advance(to: now, &events)
+        pulling.removeAll { $0 === request }
+        free(request)
+        admit(at: now, &events)
+    }
+
+    /// Frees the blocks kept for another engine; nothing if they are not kept any longer.
+    package mutating func unpin(
+        _ id: String, at now: MonotonicTime, _ events: inout [Event]
+    ) {
+        advance(to: now, &events)
+        guard let request = pinned.removeValue(forKey: id) else { return }
+        free(request)
+        dropSpentLeases()
+        admit(at: now, &events)
+    }
+
+    /// Forgets the prefix cache; false, and nothing is changed, while a block is held.
+    package mutating func resetPrefixCache() -> Bool { pool.reset() }
+
+    /// What changed in the cached set since the last call.
+    package mutating func takeCacheEvents() -> [KVEvent] { pool.takeEvents() }
+
+    // MARK: - Admission
+
+    private mutating func admit(at time: MonotonicTime, _ events: inout [Event]) {
+        while let request = waitingToPull.first, place(request, &events) {
+            waitingToPull.removeFirst()
+            if request.pulledCount == 0 {
+                request.state = .arrived
+                arrived.append(request)
+                events.append(.releaseRemote(request))
+            } else {
+                request.state = .pulling
+                request.pullBegan = time
+                pulling.append(request)
+                events.append(.pull(request))
+            }
+        }
+        while prefill == nil, decoding.count < limits.maxRunning {
+            if let request = arrived.first {
+                arrived.removeFirst()
+                beginPrefill(request, at: time)
+            } else if let request = waiting.first, place(request, &events) {
+                waiting.removeFirst()
+                beginPrefill(request, at: time)
+            } else {
+                break
+            }
+        }
+    }
+
+    /// Gives a request the blocks of its prompt and reserves the rest; false if they are not free.
+    private mutating func place(_ request: EngineRequest, _ events: inout [Event]) -> Bool {
+        // The last token is always computed, for the first one of the reply.
+        let reusableCount = (request.prompt.count - 1) / pool.blockSize
+        let hits = pool.cachedPrefix(of: request.chain.prefix(reusableCount))
+        let promptCount = blockCount(ofTokens: request.prompt.count)
+        // The KV cache of the last token of a reply is never computed.
+        let total = blockCount(ofTokens: request.prompt.count + request.reply.tokenCount - 1)
+        guard
+            pool.freeCount - pool.freeCount(among: hits) - reservedCount >= total - hits.count
+        else { return false }
+        pool.hold(hits)
+        request.blocks = hits
+        for _ in hits.count..<promptCount { request.blocks.append(pool.allocate()) }
+        request.reservedCount = total - promptCount
+        reservedCount += request.reservedCount
+        request.cachedCount = hits.count
+        if let remote = request.remote {
+            request.pulledCount = max(min(remote.blocks.count, reusableCount) - hits.count, 0)
+        }
+        events.append(.admitted(request))
+        return true
+    }
+
+    private func blockCount(ofTokens count: Int) -> Int {
+        (count + pool.blockSize - 1) / pool.blockSize
+    }
+
+    // MARK: - Prefill and decode
+
+    private mutating func arrive(_ request: EngineRequest) {
+        pulling.removeAll { $0 === request }
+        cache(request, request.cachedCount..<request.cachedCount + request.pulledCount)
+        request.state = .arrived
+        arrived.append(request)
+    }
+
+    private mutating func beginPrefill(_ request: EngineRequest, at time: MonotonicTime) {
+        let known = (request.cachedCount + request.pulledCount) * pool.blockSize
+        request.state = .prefilling
+        request.timeline.scheduled = time
+        prefill = (request, time + model.prefill(tokens: request.prompt.count - known))
+    }
+
+    private mutating func endPrefill(at time: MonotonicTime, _ events: inout [Event]) {
+        guard let request = prefill?.request else { return }
+        prefill = nil
+        let computed = request.cachedCount + request.pulledCount..<request.chain.count
+        for index in computed {
+            events.append(.fill(request.blocks[index], request.chain[index]))
+        }
+        cache(request, computed)
+        produce(request, at: time, &events)
+        guard !request.hasEnded else { return }
+        request.state = .decoding
+        decoding.append(request)
+        request.firstStep = stepsBegun + 1
+    }
+
+    private mutating func beginStep(at time: MonotonicTime) {
+        stepsBegun += 1
+        step = (stepsBegun, time + model.step(running: runningCount))
+    }
+
+    private mutating func endStep(at time: MonotonicTime, _ events: inout [Event]) {
+        guard let number = step?.number else { return }
+        for request in decoding where request.firstStep <= number {
+            compute(request, &events)
+            produce(request, at: time, &events)
+        }
+        decoding.removeAll(where: \.hasEnded)
+        step = nil
+    }
+
+    /// Computes the KV cache of the last token that is out.
+    private mutating func compute(_ request: EngineRequest, _ events: inout [Event]) {
+        let position = request.prompt.count + request.generatedCount - 1
+        if position == request.blocks.count * pool.blockSize {
+            request.blocks.append(pool.allocate())
+            request.reservedCount -= 1
+            reservedCount -= 1
+        }
+        guard (position + 1) % pool.blockSize == 0 else { return }
+        let index = position / pool.blockSize
+        let tokens = (index * pool.blockSize...position).map(request.token(at:))
+        var chain = hasher.chain(after: request.chain.last)
+        request.chain += chain.append(
+            tokens.span, extraKeys: index == 0 ? request.extraKeys : .none)
+        events.append(.fill(request.blocks[index], request.chain[index]))
+        cache(request, index..<index + 1)
+    }
+
+    /// Puts out the next token, and ends the request with the last one.
+    private mutating func produce(
+        _ request: EngineRequest, at time: MonotonicTime, _ events: inout [Event]
+    ) {
+        request.generatedCount += 1
+        request.timeline.previousToken = request.timeline.lastToken
+        request.timeline.lastToken = time
+        if request.generatedCount == 1 { request.timeline.firstToken = time }
+        events.append(.token(request))
+        guard request.hasEnded else { return }
+        if request.keepsBlocks {
+            request.state = .pinned
+            pinned[request.id] = request
+            leases.append((time + limits.lease, request.id))
+        } else {
+            free(request)
+        }
+        events.append(.ended(request))
+    }
+
+    // MARK: - Blocks
+
+    private mutating func cache(_ request: EngineRequest, _ indices: Range<Int>) {
+        guard !indices.isEmpty else { return }
+        let first = indices.lowerBound * pool.blockSize
+        let end = indices.upperBound * pool.blockSize
+        let tokens =
+            end <= request.prompt.count
+            ? request.prompt[first..<end] : (first..<end).map(request.token(at:))[...]
+        pool.cache(
+            request.blocks[indices], chain: request.chain[indices], tokens: tokens,
+            parent: indices.lowerBound == 0 ? nil : request.chain[indices.lowerBound - 1],
+            salt: indices.lowerBound == 0 ? request.salt : nil)
+    }
+
+    private mutating func free(_ request: EngineRequest) {
+        pool.release(request.blocks)
+        request.blocks = []
+        reservedCount -= request.reservedCount
+        request.reservedCount = 0
+        request.state = .ended
+    }
+
+    private mutating func expireLeases(at time: MonotonicTime, _ events: inout [Event]) {
+        while let lease = leases.first, lease.expires <= time {
+            leases.removeFirst()
+            if let request = pinned.removeValue(forKey: lease.id) {
+                free(request)
+                events.append(.leaseExpired(request))
+            }
+        }
+        dropSpentLeases()
+    }
+
+    /// Keeps the first lease one that somebody holds, so that no deadline comes for nothing.
+    private mutating func dropSpentLeases() {
+        while let lease = leases.first, pinned[lease.id] == nil { leases.removeFirst() }
+    }
+}
+
+extension EngineRequest {
+    /// What the hash of the first block covers beside its tokens.
+    fileprivate var extraKeys: BlockExtraKeys {
+        salt.map { BlockExtraKeys([.cacheSalt($0)]) } ?? .none
+    }
+
+    /// The blocks to pull: local ones and their remote counterparts, and the hashes of both.
+    package var pulledBlocks: Range<Int> { cachedCount..<cachedCount + pulledCount }
+}

@@ -1,0 +1,385 @@
+import Core
+import Hashing
+import Simulator
+import Testing
+
+/// A scheduler whose time a test moves, and what came out of it, as `milliseconds what`.
+private final class Bench {
+    var scheduler: EngineScheduler
+    private(set) var log: [String] = []
+    private(set) var events: [EngineScheduler.Event] = []
+    private(set) var now = at(0)
+
+    init(
+        blocks: Int = 64, maxRunning: Int = 8, maxWaiting: Int = 100, loadFactor: Double = 1
+    ) throws {
+        var parameters = LatencyModel.Parameters()
+        parameters.prefillTokensPerSecond = 1000
+        parameters.prefillOverhead = .milliseconds(5)
+        parameters.interTokenLatency = .milliseconds(10)
+        parameters.timeFactorUnderLoad = loadFactor
+        parameters.kvBytesPerToken = 1000
+        scheduler = EngineScheduler(
+            pool: BlockPool(count: blocks, blockSize: 4), hasher: try BlockHasher(blockSize: 4),
+            model: LatencyModel(parameters, maxRunning: maxRunning, seed: 1),
+            limits: .init(maxRunning: maxRunning, maxWaiting: maxWaiting, lease: .seconds(30)))
+    }
+
+    static func request(
+        _ id: String, prompt: [UInt32], tokens: Int, remote: RemoteKV? = nil,
+        keepsBlocks: Bool = false
+    ) -> EngineRequest {
+        var limits = Reply.Limits(maxTokens: tokens)
+        limits.ignoresEndOfSequence = true
+        var generator = SeededGenerator(seed: 1)
+        return EngineRequest(
+            id: id, prompt: prompt, reply: Reply(limits, &generator), remote: remote,
+            keepsBlocks: keepsBlocks)
+    }
+
+    /// Lets time pass deadline by deadline, as a loop with exact timers does.
+    func run(until end: MonotonicTime) {
+        while let next = scheduler.nextDeadline, next <= end {
+            now = next
+            call { $0.advance(to: next, &$1) }
+        }
+        now = end
+        call { $0.advance(to: end, &$1) }
+    }
+
+    func submit(_ request: EngineRequest) { call { $0.submit(request, at: self.now, &$1) } }
+    func abort(_ request: EngineRequest) { call { $0.abort(request, at: self.now, &$1) } }
+    func failTransfer(_ request: EngineRequest) {
+        call { $0.transferFailed(request, at: self.now, &$1) }
+    }
+    func unpin(_ id: String) { call { $0.unpin(id, at: self.now, &$1) } }
+
+    private func call(_ body: (inout EngineScheduler, inout [EngineScheduler.Event]) -> Void) {
+        var new: [EngineScheduler.Event] = []
+        body(&scheduler, &new)
+        let time = Double(now.nanoseconds) / 1e6
+        let stamp = time == time.rounded() ? "\(Int(time))" : "\(time)"
+        for event in new {
+            switch event {
+            case .admitted: break
+            case .fill(let block, _): log.append("\(stamp) fill \(block)")
+            case .token(let request): log.append("\(stamp) \(request.id) \(request.generatedCount)")
+            case .ended(let request): log.append("\(stamp) \(request.id) ended")
+            case .pull(let request): log.append("\(stamp) \(request.id) pull")
+            case .releaseRemote(let request): log.append("\(stamp) \(request.id) release remote")
+            case .leaseExpired(let request): log.append("\(stamp) \(request.id) expired")
+            }
+        }
+        events += new
+    }
+
+    func takeLog() -> [String] {
+        defer { log = [] }
+        return log
+    }
+
+    var isIdle: Bool {
+        scheduler.nextDeadline == nil && scheduler.runningCount == 0
+            && scheduler.capacityWaitingCount == 0 && scheduler.transferWaitingCount == 0
+    }
+}
+
+private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
+
+@Suite struct EngineSchedulerTests {
+    @Test func oneRequest() throws {
+        let bench = try Bench()
+        #expect(bench.isIdle)
+        let request = Bench.request("A", prompt: tokens(0..<10), tokens: 3)
+        bench.submit(request)
+        #expect(bench.scheduler.runningCount == 1)
+        // Three blocks of prompt; positions 10 and 11 fill the third, for the tokens are 12.
+        #expect(bench.scheduler.pool.freeCount == 61)
+        bench.run(until: at(100))
+        #expect(
+            bench.takeLog() == [
+                "15 fill 0", "15 fill 1", "15 A 1", "25 A 2", "35 fill 2", "35 A 3", "35 A ended",
+            ])
+        #expect(request.timeline.scheduled == at(0) && request.timeline.firstToken == at(15))
+        #expect(request.timeline.previousToken == at(25) && request.timeline.lastToken == at(35))
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+        #expect(bench.scheduler.pool.cachedHashes.count == 3)
+    }
+
+    @Test func promptsOneByOneTokensInCommonSteps() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<10), tokens: 5))
+        bench.submit(Bench.request("B", prompt: tokens(100..<120), tokens: 2))
+        #expect(bench.scheduler.capacityWaitingCount == 1)
+        bench.run(until: at(100))
+        // B's prompt is done at 40, in the middle of a step; it takes part from 45 on.
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "15 A 1", "25 A 2", "35 A 3", "40 B 1", "45 A 4", "55 A 5", "55 A ended", "55 B 2",
+                "55 B ended",
+            ])
+        #expect(bench.isIdle)
+    }
+
+    @Test func aPromptDoneAtTheEndOfAStepJoinsTheNext() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 3))
+        bench.submit(Bench.request("B", prompt: tokens(100..<105), tokens: 2))
+        bench.run(until: at(100))
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "10 A 1", "20 B 1", "20 A 2", "30 A 3", "30 A ended", "30 B 2", "30 B ended",
+            ])
+    }
+
+    @Test func stepsSlowDownUnderLoad() throws {
+        let bench = try Bench(maxRunning: 3, loadFactor: 3)
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 3))
+        bench.submit(Bench.request("B", prompt: tokens(100..<105), tokens: 2))
+        bench.run(until: at(100))
+        // The first step begins with B's prefill running as well: factor 2, so it takes 20.
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "10 A 1", "20 B 1", "30 A 2", "50 A 3", "50 A ended", "50 B 2", "50 B ended",
+            ])
+    }
+
+    @Test func aCachedPrefixIsNotComputedAgain() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<10), tokens: 1))
+        bench.run(until: at(50))
+        _ = bench.takeLog()
+        let same = Bench.request("B", prompt: tokens(0..<10), tokens: 1)
+        bench.submit(same)
+        #expect(same.cachedCount == 2)
+        bench.run(until: at(100))
+        #expect(bench.takeLog() == ["57 B 1", "57 B ended"])
+        // Of a prompt that ends with a block, that block is computed for the first token's sake,
+        // and the copy stays private.
+        let whole = Bench.request("C", prompt: tokens(0..<8), tokens: 1)
+        bench.submit(whole)
+        #expect(whole.cachedCount == 1)
+        bench.run(until: at(200))
+        #expect(bench.log.contains("109 C 1"))
+        #expect(bench.scheduler.pool.cachedHashes.count == 2)
+    }
+
+    @Test func blocksFilledByTheReplyAreReused() throws {
+        let bench = try Bench()
+        let first = Bench.request("A", prompt: tokens(0..<6), tokens: 7)
+        bench.submit(first)
+        bench.run(until: at(200))
+        let reply = (0..<7).map(first.reply.token(at:))
+        let next = Bench.request("B", prompt: tokens(0..<6) + reply, tokens: 1)
+        bench.submit(next)
+        #expect(next.cachedCount == 3)
+    }
+
+    @Test func waitsForAPlaceInTheBatch() throws {
+        let bench = try Bench(maxRunning: 1)
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 2))
+        bench.submit(Bench.request("B", prompt: tokens(100..<105), tokens: 1))
+        bench.run(until: at(100))
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "10 A 1", "20 A 2", "20 A ended", "30 B 1", "30 B ended",
+            ])
+    }
+
+    @Test func waitsForItsBlocksAndIsNeverPreempted() throws {
+        // A needs (8 + 9 - 1) / 4 = 4 of the 5 blocks in the end, and 2 at first.
+        let bench = try Bench(blocks: 5)
+        let first = Bench.request("A", prompt: tokens(0..<8), tokens: 9)
+        bench.submit(first)
+        bench.submit(Bench.request("B", prompt: tokens(100..<108), tokens: 1))
+        bench.run(until: at(92))
+        #expect(bench.scheduler.capacityWaitingCount == 1)
+        #expect(bench.scheduler.pool.freeCount == 1)
+        bench.run(until: at(200))
+        #expect(bench.takeLog().suffix(4).dropLast(2) == ["106 fill 4", "106 fill 3"])
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 5)
+    }
+
+    @Test func theQueueIsBounded() throws {
+        let bench = try Bench(maxRunning: 1, maxWaiting: 2)
+        #expect(bench.scheduler.hasRoom(for: 2) && !bench.scheduler.hasRoom(for: 3))
+        for id in ["A", "B", "C"] {
+            bench.submit(Bench.request(id, prompt: tokens(0..<5), tokens: 2))
+        }
+        #expect(!bench.scheduler.hasRoom(for: 1))
+    }
+
+    @Test func keepsBlocksForAnotherEngineUntilItSaysSo() throws {
+        let bench = try Bench()
+        let request = Bench.request("A", prompt: tokens(0..<9), tokens: 1, keepsBlocks: true)
+        bench.submit(request)
+        bench.run(until: at(20))
+        #expect(request.state == .pinned && request.blocks.count == 3)
+        #expect(bench.scheduler.pool.freeCount == 61)
+        let wasReset = bench.scheduler.resetPrefixCache()
+        #expect(!wasReset)
+        bench.unpin("A")
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+        bench.unpin("A")
+        #expect(bench.scheduler.pool.freeCount == 64)
+    }
+
+    @Test func keepsBlocksNoLongerThanTheLease() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 1, keepsBlocks: true))
+        bench.submit(Bench.request("B", prompt: tokens(20..<25), tokens: 1, keepsBlocks: true))
+        bench.run(until: at(100))
+        _ = bench.takeLog()
+        bench.unpin("A")
+        #expect(bench.scheduler.nextDeadline == at(30_020))
+        bench.run(until: at(60_000))
+        #expect(bench.takeLog() == ["30020 B expired"])
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+    }
+
+    private let remote = RemoteKV(
+        engineID: "e", requestID: "r", address: SocketAddress(host: "127.0.0.1", port: 1),
+        blocks: [7, 8, 9])
+
+    @Test func pullsWhatItDoesNotHaveAndComputesTheRest() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<6), tokens: 1))
+        bench.run(until: at(50))
+        _ = bench.takeLog()
+        let request = Bench.request("B", prompt: tokens(0..<10), tokens: 2, remote: remote)
+        bench.submit(request)
+        #expect(bench.takeLog() == ["50 B pull"])
+        // Block 0 is here; block 1 is pulled; the tail of 2 tokens is computed.
+        #expect(request.pulledBlocks == 1..<2)
+        #expect(bench.scheduler.transferWaitingCount == 1 && bench.scheduler.runningCount == 0)
+        #expect(bench.scheduler.nextDeadline == nil)
+        // 4 tokens of 1000 bytes at 500 kB/s take 8 ms, of which 2 have passed.
+        bench.run(until: at(52))
+        bench.scheduler.transferArrived(request, bandwidth: 5e5, at: bench.now)
+        bench.run(until: at(100))
+        #expect(bench.takeLog() == ["65 B 1", "75 B 2", "75 B ended"])
+        #expect(bench.scheduler.pool.cachedHashes.count == 2)
+    }
+
+    @Test func pullsShareOneLink() throws {
+        let bench = try Bench()
+        let one = Bench.request("A", prompt: tokens(0..<9), tokens: 1, remote: remote)
+        let two = Bench.request("B", prompt: tokens(50..<59), tokens: 1, remote: remote)
+        bench.submit(one)
+        bench.submit(two)
+        bench.scheduler.transferArrived(one, bandwidth: 8e5, at: bench.now)
+        bench.scheduler.transferArrived(two, bandwidth: 8e5, at: bench.now)
+        bench.run(until: at(100))
+        // 8 tokens each: 10 ms on the link, then a prefill of 6.
+        #expect(bench.takeLog().filter { $0.hasSuffix("1") } == ["16 A 1", "26 B 1"])
+    }
+
+    @Test func aSlowTransferIsNotHidden() throws {
+        let bench = try Bench()
+        let request = Bench.request("A", prompt: tokens(0..<9), tokens: 1, remote: remote)
+        bench.submit(request)
+        bench.run(until: at(40))
+        bench.scheduler.transferArrived(request, bandwidth: 1e9, at: bench.now)
+        bench.run(until: at(100))
+        #expect(bench.takeLog().contains("46 A 1"))
+    }
+
+    @Test func nothingToPullReleasesTheRemoteAtOnce() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<10), tokens: 1))
+        bench.run(until: at(50))
+        _ = bench.takeLog()
+        bench.submit(Bench.request("B", prompt: tokens(0..<10), tokens: 1, remote: remote))
+        bench.run(until: at(100))
+        #expect(bench.takeLog() == ["50 B release remote", "57 B 1", "57 B ended"])
+    }
+
+    @Test func aFailedTransferFreesEverything() throws {
+        let bench = try Bench()
+        let request = Bench.request("A", prompt: tokens(0..<10), tokens: 5, remote: remote)
+        bench.submit(request)
+        bench.failTransfer(request)
+        #expect(request.state == .ended)
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+        #expect(bench.scheduler.pool.cachedHashes.isEmpty)
+    }
+
+    @Test func abortedInATransferKeepsItsBlocksUntilThatIsFinal() throws {
+        let bench = try Bench()
+        let request = Bench.request("A", prompt: tokens(0..<10), tokens: 5, remote: remote)
+        bench.submit(request)
+        bench.abort(request)
+        #expect(request.state == .cancelling && bench.scheduler.pool.freeCount == 61)
+        bench.failTransfer(request)
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+    }
+
+    /// Requests come, go and fail at random; whatever happens, the books balance.
+    @Test(arguments: [1, 2, 3, 4] as [UInt64])
+    func theBooksBalance(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let bench = try Bench(blocks: 40, maxRunning: 4, maxWaiting: 20, loadFactor: 2)
+        var replica = EventReplica()
+        var live: [EngineRequest] = []
+        var tokenCounts: [String: Int] = [:]
+        var seen = 0
+        for operation in 0..<1500 {
+            let note: Comment = "seed \(seed), operation \(operation)"
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0..<4 where bench.scheduler.hasRoom(for: 1):
+                let family = UInt32.random(in: 0..<4, using: &random) * 1000
+                let count = UInt32.random(in: 1...40, using: &random)
+                let isRemote = Int.random(in: 0..<4, using: &random) == 0
+                let request = Bench.request(
+                    "\(operation)", prompt: tokens(family..<family + count),
+                    tokens: Int.random(in: 1...20, using: &random),
+                    remote: isRemote ? remote : nil,
+                    keepsBlocks: Int.random(in: 0..<5, using: &random) == 0)
+                bench.submit(request)
+                live.append(request)
+            case 4:
+                guard let request = live.randomElement(using: &random) else { break }
+                bench.abort(request)
+            case 5, 6:
+                for request in live where request.state == .pulling || request.state == .cancelling
+                {
+                    if request.state == .pulling, Bool.random(using: &random) {
+                        bench.scheduler.transferArrived(request, bandwidth: 1e6, at: bench.now)
+                    } else {
+                        bench.failTransfer(request)
+                    }
+                }
+            case 7:
+                if let request = live.first(where: { $0.state == .pinned }) {
+                    bench.unpin(request.id)
+                }
+            default:
+                bench.run(
+                    until: bench.now + .microseconds(Int.random(in: 0...60_000, using: &random)))
+            }
+            for event in bench.events[seen...] {
+                if case .token(let request) = event {
+                    tokenCounts[request.id, default: 0] += 1
+                }
+            }
+            seen = bench.events.count
+            let fits = replica.apply(bench.scheduler.takeCacheEvents(), blockSize: 4)
+            #expect(fits, note)
+            #expect(replica.cached == Set(bench.scheduler.pool.cachedHashes), note)
+            let held = Set(live.flatMap(\.blocks)).count
+            #expect(bench.scheduler.pool.freeCount == 40 - held, note)
+            #expect(bench.scheduler.runningCount <= 4, note)
+            live.removeAll { $0.state == .ended }
+        }
+        for request in live where request.state == .pulling || request.state == .cancelling {
+            bench.failTransfer(request)
+        }
+        // Whoever is placed while the rest ends may still begin a pull.
+        while !bench.isIdle {
+            for request in live where request.state == .pulling { bench.failTransfer(request) }
+            bench.run(until: bench.now + .seconds(31))
+        }
+        #expect(bench.scheduler.pool.freeCount == 40)
+        #expect(tokenCounts.values.reduce(0, +) > 500)
+    }
+}
