@@ -9,7 +9,7 @@ enum { COMPRESSION_BYTES = 64, BUFFER_BYTES = sizeof((ch_sha256 *)0)->buffer };
 enum { PADDING_BYTES = COMPRESSION_BYTES + 8 };
 
 /* Tokens encoded between two looks at the room left, and the room they need. */
-enum { RUN_TOKENS = 64, RUN_BYTES = RUN_TOKENS * CBOR_TOKEN_BYTES + CBOR_TOKEN_SLACK_BYTES };
+enum { RUN_TOKENS = 64, RUN_BYTES = RUN_TOKENS * CBOR_TOKEN_BYTES + CH_SLACK_BYTES };
 
 static_assert(BUFFER_BYTES % COMPRESSION_BYTES == 0 && RUN_BYTES > PADDING_BYTES &&
                   COMPRESSION_BYTES - 1 + RUN_BYTES <= BUFFER_BYTES,
@@ -25,11 +25,11 @@ static void start(ch_sha256 *message)
 }
 
 /* Where the message goes on, with room for `bytes`, at most RUN_BYTES. */
-static uint8_t *reserve(ch_sha256 *message, ch_compress *compress, size_t bytes)
+static uint8_t *reserve(ch_sha256 *message, const ch_kernel *kernel, size_t bytes)
 {
     if (message->fill_bytes + bytes > BUFFER_BYTES) {
         size_t full_bytes = message->fill_bytes / COMPRESSION_BYTES * COMPRESSION_BYTES;
-        compress(message->state, message->buffer, full_bytes / COMPRESSION_BYTES);
+        kernel->compress(message->state, message->buffer, full_bytes / COMPRESSION_BYTES);
         message->compressed_bytes += full_bytes;
         message->fill_bytes -= full_bytes;
         memcpy(message->buffer, message->buffer + full_bytes, message->fill_bytes);
@@ -42,26 +42,26 @@ static void advance(ch_sha256 *message, const uint8_t *end)
     message->fill_bytes = (size_t)(end - message->buffer);
 }
 
-static void append(ch_sha256 *message, ch_compress *compress, const uint8_t *bytes, size_t count)
+static void append(ch_sha256 *message, const ch_kernel *kernel, const uint8_t *bytes, size_t count)
 {
     while (count > 0) {
         size_t part = count < RUN_BYTES ? count : RUN_BYTES;
-        memcpy(reserve(message, compress, part), bytes, part);
+        memcpy(reserve(message, kernel, part), bytes, part);
         message->fill_bytes += part;
         bytes += part;
         count -= part;
     }
 }
 
-static void finish(ch_sha256 *message, ch_compress *compress, uint8_t hash_p[CH_HASH_BYTES])
+static void finish(ch_sha256 *message, const ch_kernel *kernel, uint8_t hash_p[CH_HASH_BYTES])
 {
-    uint8_t *end = reserve(message, compress, PADDING_BYTES);
+    uint8_t *end = reserve(message, kernel, PADDING_BYTES);
     memset(end, 0, PADDING_BYTES);
     *end = 0x80;
     size_t block_count = (message->fill_bytes + PADDING_BYTES) / COMPRESSION_BYTES;
     uint64_t bits = __builtin_bswap64(8 * (message->compressed_bytes + message->fill_bytes));
     memcpy(message->buffer + block_count * COMPRESSION_BYTES - sizeof bits, &bits, sizeof bits);
-    compress(message->state, message->buffer, block_count);
+    kernel->compress(message->state, message->buffer, block_count);
     for (int i = 0; i < 8; i++) {
         uint32_t word = __builtin_bswap32(message->state[i]);
         memcpy(hash_p + 4 * i, &word, sizeof word);
@@ -79,26 +79,26 @@ static void open_block(ch_block_chain *chain, const uint8_t parent[CH_HASH_BYTES
     chain->open_tokens = 0;
 }
 
-static void close_block(ch_block_chain *chain, ch_compress *compress, const uint8_t *extra,
+static void close_block(ch_block_chain *chain, const ch_kernel *kernel, const uint8_t *extra,
                         size_t extra_bytes, uint8_t hash_p[CH_HASH_BYTES])
 {
     static const uint8_t null = CBOR_NULL;
     if (extra == NULL)
-        append(&chain->message, compress, &null, sizeof null);
+        append(&chain->message, kernel, &null, sizeof null);
     else
-        append(&chain->message, compress, extra, extra_bytes);
-    finish(&chain->message, compress, hash_p);
+        append(&chain->message, kernel, extra, extra_bytes);
+    finish(&chain->message, kernel, hash_p);
     open_block(chain, hash_p);
 }
 
 void ch_none_hash(const char *seed, size_t seed_bytes, uint8_t hash_p[CH_HASH_BYTES])
 {
-    ch_compress *compress = ch_selected_compress();
+    const ch_kernel *kernel = ch_selected_kernel();
     ch_sha256 message;
     start(&message);
     advance(&message, cbor_put_head(message.buffer, CBOR_TEXT, seed_bytes));
-    append(&message, compress, (const uint8_t *)seed, seed_bytes);
-    finish(&message, compress, hash_p);
+    append(&message, kernel, (const uint8_t *)seed, seed_bytes);
+    finish(&message, kernel, hash_p);
 }
 
 ch_status ch_block_chain_init(ch_block_chain *chain, const uint8_t parent[CH_HASH_BYTES],
@@ -114,21 +114,19 @@ ch_status ch_block_chain_init(ch_block_chain *chain, const uint8_t parent[CH_HAS
 size_t ch_block_chain_update(ch_block_chain *chain, const uint32_t *tokens, size_t token_count,
                              const uint8_t *extra, size_t extra_bytes, uint8_t *hashes_p)
 {
-    ch_compress *compress = ch_selected_compress();
+    const ch_kernel *kernel = ch_selected_kernel();
     size_t filled = 0;
     while (token_count > 0) {
         size_t run = chain->block_size - chain->open_tokens;
         run = run < token_count ? run : token_count;
         run = run < RUN_TOKENS ? run : RUN_TOKENS;
-        uint8_t *end = reserve(&chain->message, compress, RUN_BYTES);
-        for (size_t i = 0; i < run; i++)
-            end = cbor_put_token(end, tokens[i]);
-        advance(&chain->message, end);
+        uint8_t *out = reserve(&chain->message, kernel, RUN_BYTES);
+        advance(&chain->message, kernel->put_tokens(out, tokens, run));
         tokens += run;
         token_count -= run;
         chain->open_tokens += (uint32_t)run;
         if (chain->open_tokens == chain->block_size)
-            close_block(chain, compress, extra, extra_bytes, hashes_p + CH_HASH_BYTES * filled++);
+            close_block(chain, kernel, extra, extra_bytes, hashes_p + CH_HASH_BYTES * filled++);
     }
     return filled;
 }

@@ -18,9 +18,6 @@ enum {
 /* The longest head, and the longest token. */
 enum { CBOR_HEAD_BYTES = 9, CBOR_TOKEN_BYTES = 5 };
 
-/* Bytes that cbor_put_token may write past the token's own. */
-enum { CBOR_TOKEN_SLACK_BYTES = 8 - 1 };
-
 /* Writes the head of an item of type `major`, at most CBOR_HEAD_BYTES; returns its end. */
 static inline uint8_t *cbor_put_head(uint8_t *out, uint8_t major, uint64_t value)
 {
@@ -34,21 +31,6 @@ static inline uint8_t *cbor_put_head(uint8_t *out, uint8_t major, uint64_t value
     uint64_t big_endian = __builtin_bswap64(value) >> (64 - 8 * value_bytes);
     memcpy(out, &big_endian, (size_t)value_bytes);
     return out + value_bytes;
-}
-
-/* As cbor_put_head for an unsigned integer, but without branches on its width, which in a prompt
- * is as good as random: always stores 8 bytes. */
-static inline uint8_t *cbor_put_token(uint8_t *out, uint32_t token)
-{
-    static const struct {
-        uint8_t head, shift, bytes;
-    } widths[4] = {{0x18, 24, 2}, {0x19, 16, 3}, {0x1a, 0, 5}, {0x1a, 0, 5}};
-    int width = (31 - __builtin_clz(token | 1)) / 8;
-    uint32_t big_endian = __builtin_bswap32(token << widths[width].shift);
-    uint64_t wide = widths[width].head | (uint64_t)big_endian << 8;
-    uint64_t item = token < 24 ? token : wide;
-    memcpy(out, &item, sizeof item);
-    return out + (token < 24 ? 1 : widths[width].bytes);
 }
 
 #endif

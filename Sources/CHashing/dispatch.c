@@ -6,15 +6,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#endif
 
-struct kernel {
-    const char *name;
-    ch_compress *compress;
-    int (*is_supported)(void);
-};
-
-#if defined(__x86_64__)
 static int has_shani(void)
 {
     unsigned eax, ebx, ecx, edx;
@@ -24,53 +16,42 @@ static int has_shani(void)
 }
 #endif
 
-static int has_anything(void)
+static const ch_kernel *supported_kernel(const char *name)
 {
-    return 1;
+#if defined(__x86_64__)
+    if ((name == NULL || strcmp(name, ch_kernel_shani.name) == 0) && has_shani())
+        return &ch_kernel_shani;
+#endif
+    if (name == NULL || strcmp(name, ch_kernel_portable.name) == 0)
+        return &ch_kernel_portable;
+    return NULL;
 }
 
-/* Best first. */
-static const struct kernel kernels[] = {
-#if defined(__x86_64__)
-    {"sha-ni", ch_compress_shani, has_shani},
-#endif
-    {"portable", ch_compress_portable, has_anything},
-};
-
-enum { KERNEL_COUNT = sizeof kernels / sizeof kernels[0] };
-
 /* Relaxed order suffices: it points at constants. */
-static _Atomic(const struct kernel *) selected;
+static _Atomic(const ch_kernel *) selected;
 
 ch_status ch_kernel_select(const char *name)
 {
-    for (int i = 0; i < KERNEL_COUNT; i++) {
-        if ((name == NULL || strcmp(name, kernels[i].name) == 0) && kernels[i].is_supported()) {
-            atomic_store_explicit(&selected, &kernels[i], memory_order_relaxed);
-            return CH_OK;
-        }
-    }
-    return CH_KERNEL;
+    const ch_kernel *kernel = supported_kernel(name);
+    if (kernel == NULL)
+        return CH_KERNEL;
+    atomic_store_explicit(&selected, kernel, memory_order_relaxed);
+    return CH_OK;
 }
 
-static const struct kernel *selected_kernel(void)
+const ch_kernel *ch_selected_kernel(void)
 {
-    const struct kernel *kernel = atomic_load_explicit(&selected, memory_order_relaxed);
+    const ch_kernel *kernel = atomic_load_explicit(&selected, memory_order_relaxed);
     if (kernel == NULL) {
-        ch_kernel_select(NULL);
-        kernel = atomic_load_explicit(&selected, memory_order_relaxed);
+        kernel = supported_kernel(NULL);
+        atomic_store_explicit(&selected, kernel, memory_order_relaxed);
     }
     return kernel;
 }
 
-ch_compress *ch_selected_compress(void)
-{
-    return selected_kernel()->compress;
-}
-
 const char *ch_kernel_name(void)
 {
-    return selected_kernel()->name;
+    return ch_selected_kernel()->name;
 }
 
 const char *ch_status_message(ch_status status)

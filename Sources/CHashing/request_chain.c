@@ -32,12 +32,11 @@ static const uint64_t fnv_basis = 0xcbf29ce484222325;
 static uint64_t fnv_tokens(uint64_t hash, const uint32_t *tokens, size_t token_count)
 {
     enum { RUN_TOKENS = 64 };
-    uint8_t encoded[RUN_TOKENS * CBOR_TOKEN_BYTES + CBOR_TOKEN_SLACK_BYTES];
+    uint8_t encoded[RUN_TOKENS * CBOR_TOKEN_BYTES + CH_SLACK_BYTES];
+    const ch_kernel *kernel = ch_selected_kernel();
     while (token_count > 0) {
         size_t run = token_count < RUN_TOKENS ? token_count : RUN_TOKENS;
-        uint8_t *end = encoded;
-        for (size_t i = 0; i < run; i++)
-            end = cbor_put_token(end, tokens[i]);
+        uint8_t *end = kernel->put_tokens(encoded, tokens, run);
         hash = fnv_bytes(hash, encoded, (size_t)(end - encoded));
         tokens += run;
         token_count -= run;

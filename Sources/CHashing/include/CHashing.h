@@ -127,7 +127,7 @@ void ch_request_extra_keys_begin(ch_writer *writer, ch_request_algorithm algorit
 void ch_request_extra_key(ch_writer *writer, ch_request_algorithm algorithm, const char *key,
                           size_t key_bytes);
 
-/* ---- Kernel of SHA-256 ---- */
+/* ---- Kernel: the code for this CPU, chosen at the first call ---- */
 
 /* The one in use: "portable" or "sha-ni". */
 const char *ch_kernel_name(void);

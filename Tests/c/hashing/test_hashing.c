@@ -265,6 +265,17 @@ static void test_message_lengths(void)
         check_prompt(make_prompt(block_size, 2 * block_size, 0));
 }
 
+/* The most bytes that a run of tokens can take. */
+static void test_widest_tokens(void)
+{
+    for (size_t block_size = 60; block_size <= 200; block_size++) {
+        prompt p = make_prompt(block_size, 2 * block_size, 0);
+        for (size_t i = 0; i < p.token_count; i++)
+            p.tokens[i] = UINT32_MAX;
+        check_prompt(p);
+    }
+}
+
 static void test_random_prompts(void)
 {
     for (int i = 0; i < 1000; i++) {
@@ -401,6 +412,7 @@ int main(int argc, char **argv)
     test_roots();
     test_writer_bounds();
     test_message_lengths();
+    test_widest_tokens();
     test_random_prompts();
     puts("ok");
 }

@@ -1,4 +1,5 @@
-/* SHA-256 (FIPS 180-4) in plain C. */
+/* Plain C, for any CPU. */
+#include "cbor.h"
 #include "impl.h"
 
 const uint32_t ch_sha256_constants[64] = {
@@ -27,7 +28,7 @@ static inline uint32_t load_big_endian(const uint8_t *bytes)
     return __builtin_bswap32(word);
 }
 
-void ch_compress_portable(uint32_t state[8], const uint8_t *blocks, size_t block_count)
+static void compress(uint32_t state[8], const uint8_t *blocks, size_t block_count)
 {
     for (; block_count > 0; block_count--, blocks += 64) {
         uint32_t w[64];
@@ -55,3 +56,13 @@ void ch_compress_portable(uint32_t state[8], const uint8_t *blocks, size_t block
         state[4] += e, state[5] += f, state[6] += g, state[7] += h;
     }
 }
+
+uint8_t *ch_put_tokens(uint8_t *out, const uint32_t *tokens, size_t token_count)
+{
+    for (size_t i = 0; i < token_count; i++)
+        out = cbor_put_head(out, CBOR_UNSIGNED, tokens[i]);
+    return out;
+}
+
+const ch_kernel ch_kernel_portable = {
+    .name = "portable", .compress = compress, .put_tokens = ch_put_tokens};

@@ -1,7 +1,8 @@
-/* SHA-256 with the SHA extensions of x86. */
+/* x86 with the SHA extensions, SSE4.1 and SSSE3. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "cbor.h"
 #include "impl.h"
 
 #define SHANI __attribute__((target("sha,sse4.1,ssse3")))
@@ -15,7 +16,7 @@
         abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(wk, 0x0e));                     \
     } while (0)
 
-SHANI void ch_compress_shani(uint32_t state[8], const uint8_t *blocks, size_t block_count)
+SHANI static void compress(uint32_t state[8], const uint8_t *blocks, size_t block_count)
 {
     const __m128i byte_swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
 
@@ -55,4 +56,56 @@ SHANI void ch_compress_shani(uint32_t state[8], const uint8_t *blocks, size_t bl
     _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(feba, dchg, 0xf0));
     _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
+
+/* How two tokens are written, given the class of each (by its width in CBOR) and its first byte in
+ * the vector: where each byte comes from, the bytes that begin a token, and the length. */
+#define SHUFFLE_0(at) at
+#define SHUFFLE_1(at) 0x80, at
+#define SHUFFLE_2(at) 0x80, at + 1, at
+#define SHUFFLE_3(at) 0x80, at + 3, at + 2, at + 1, at
+#define HEAD_0 0
+#define HEAD_1 0x18, 0
+#define HEAD_2 0x19, 0, 0
+#define HEAD_3 0x1a, 0, 0, 0, 0
+#define PAIR(a, b)                                                                                 \
+    {{SHUFFLE_##a(0), SHUFFLE_##b(4)}, {HEAD_##a, HEAD_##b},                                       \
+     sizeof((uint8_t[]){HEAD_##a, HEAD_##b})}
+#define PAIRS(b) PAIR(0, b), PAIR(1, b), PAIR(2, b), PAIR(3, b)
+
+static const struct {
+    uint8_t shuffle[16], heads[16];
+    size_t byte_count;
+} pairs[16] = {PAIRS(0), PAIRS(1), PAIRS(2), PAIRS(3)};
+
+SHANI static inline uint8_t *put_pair(uint8_t *out, __m128i tokens, unsigned classes)
+{
+    __m128i shuffle = _mm_loadu_si128((const __m128i *)pairs[classes].shuffle);
+    __m128i heads = _mm_loadu_si128((const __m128i *)pairs[classes].heads);
+    _mm_storeu_si128((__m128i *)out, _mm_or_si128(_mm_shuffle_epi8(tokens, shuffle), heads));
+    return out + pairs[classes].byte_count;
+}
+
+/* All ones where token >= least. */
+SHANI static inline __m128i at_least(__m128i tokens, int least)
+{
+    return _mm_cmpeq_epi32(_mm_max_epu32(tokens, _mm_set1_epi32(least)), tokens);
+}
+
+SHANI static uint8_t *put_tokens(uint8_t *out, const uint32_t *tokens, size_t token_count)
+{
+    for (; token_count >= 4; token_count -= 4, tokens += 4) {
+        __m128i four = _mm_loadu_si128((const __m128i *)tokens);
+        __m128i minus_class = _mm_add_epi32(
+            at_least(four, 24), _mm_add_epi32(at_least(four, 256), at_least(four, 65536)));
+        __m128i class = _mm_sub_epi32(_mm_setzero_si128(), minus_class);
+        /* In each half: class of its first token + 4 * class of its second. */
+        __m128i classes = _mm_add_epi32(class, _mm_srli_epi64(class, 30));
+        out = put_pair(out, four, (unsigned)_mm_cvtsi128_si32(classes));
+        out = put_pair(out, _mm_srli_si128(four, 8), (unsigned)_mm_extract_epi32(classes, 2));
+    }
+    return ch_put_tokens(out, tokens, token_count);
+}
+
+const ch_kernel ch_kernel_shani = {
+    .name = "sha-ni", .compress = compress, .put_tokens = put_tokens};
 #endif
