@@ -1,0 +1,103 @@
+public import Core
+import Synchronization
+
+/// An endpoint and what changes about it while it is in the pool: load, health, requests in
+/// flight. Any thread; readers never wait.
+public final class PoolMember: Sendable {
+    /// What does not change.
+    public let endpoint: Endpoint
+
+    private let waitingCount = Atomic<Int>(0)
+    private let runningCount = Atomic<Int>(0)
+    private let kvUsageBits = Atomic<UInt64>(0)
+    private let blockSize = Atomic<Int>(0)
+    private let blockCount = Atomic<Int>(0)
+    private let scrapedAt = Atomic<UInt64>(0)
+
+    private let inFlight = Atomic<Int>(0)
+    private let healthy = Atomic<Bool>(true)
+    private let health = Mutex(EndpointHealth())
+
+    init(_ endpoint: Endpoint) {
+        self.endpoint = endpoint
+    }
+
+    /// The load as last scraped. The figures are read one by one: a scrape that ends meanwhile
+    /// may show in some of them only.
+    public var load: ServerLoad {
+        var load = ServerLoad()
+        load.waitingCount = waitingCount.load(ordering: .relaxed)
+        load.runningCount = runningCount.load(ordering: .relaxed)
+        load.kvUsage = Double(bitPattern: kvUsageBits.load(ordering: .relaxed))
+        let size = blockSize.load(ordering: .relaxed)
+        let count = blockCount.load(ordering: .relaxed)
+        let time = scrapedAt.load(ordering: .relaxed)
+        load.blockSize = size == 0 ? nil : size
+        load.blockCount = count == 0 ? nil : count
+        load.scrapedAt = time == 0 ? nil : MonotonicTime(nanoseconds: time)
+        return load
+    }
+
+    /// Whether requests may go there.
+    public var isHealthy: Bool { healthy.load(ordering: .relaxed) }
+
+    /// The requests of this router that are there and have not ended.
+    public var inFlightCount: Int { inFlight.load(ordering: .relaxed) }
+
+    /// Counts a request in. ``requestEnded()`` must follow once.
+    public func requestStarted() {
+        inFlight.wrappingAdd(1, ordering: .relaxed)
+    }
+
+    /// Counts a request out.
+    public func requestEnded() {
+        let count = inFlight.wrappingSubtract(1, ordering: .relaxed).newValue
+        precondition(count >= 0, "a request ended that had not started")
+    }
+
+    /// A request could not connect: the endpoint is avoided from now on.
+    public func requestFailedToConnect(at now: MonotonicTime) {
+        judge { $0.requestFailedToConnect(at: now) }
+    }
+
+    /// A scrape ended, with `outcome` at `now`. The load of a failed scrape is that of the last
+    /// good one.
+    public func scraped(_ outcome: ScrapeOutcome, at now: MonotonicTime) {
+        switch outcome {
+        case .load(let load):
+            store(load, at: now)
+            judge { $0.scraped(at: now) }
+        case .unreadable: judge { $0.scraped(at: now) }
+        case .failedToConnect: judge { $0.scrapeFailedToConnect() }
+        case .timedOut: judge { $0.scrapeTimedOut() }
+        }
+    }
+
+    private func store(_ load: ServerLoad, at now: MonotonicTime) {
+        waitingCount.store(load.waitingCount, ordering: .relaxed)
+        runningCount.store(load.runningCount, ordering: .relaxed)
+        kvUsageBits.store(load.kvUsage.bitPattern, ordering: .relaxed)
+        blockSize.store(load.blockSize ?? 0, ordering: .relaxed)
+        blockCount.store(load.blockCount ?? 0, ordering: .relaxed)
+        scrapedAt.store(now.nanoseconds, ordering: .relaxed)
+    }
+
+    private func judge(_ event: (inout EndpointHealth) -> Void) {
+        health.withLock { health in
+            event(&health)
+            healthy.store(health.isHealthy, ordering: .relaxed)
+        }
+    }
+}
+
+/// What came of asking a server for its metrics.
+public enum ScrapeOutcome: Sendable {
+    /// A page of metrics.
+    case load(ServerLoad)
+    /// An answer that is no page of metrics: the server lives, its load is not known.
+    case unreadable
+    /// No connection, or one that broke.
+    case failedToConnect
+    /// No answer in time.
+    case timedOut
+}

@@ -1,0 +1,330 @@
+public import Core
+import ModelServers
+import Scan
+import Scheduling
+import Telemetry
+
+/// One request on its way from bytes to a decision and through its response. Sans-I/O: it is told
+/// what happens and says what to do. Belongs to one thread.
+///
+/// Call ``begin(endOfBody:)``, then ``received(_:)`` and ``receivedEnd()`` until a step other than
+/// ``Step/more`` comes. After ``Step/route(_:)`` tell it of the response, and at its end, whatever
+/// the end was, call ``completed(_:)``. A session that is dropped completes as `clientGone`.
+public final class RequestSession {
+    /// Only these endpoints may be picked; nil: all. Set before the first step.
+    public var subset: [SocketAddress]?
+    /// The model that the client asked for; empty until it is known.
+    public private(set) var model = ""
+    /// The value of `x-request-id`, the client's or a new one.
+    public let requestID: String
+
+    private enum State {
+        case receiving
+        case tokenizing
+        case routed
+        case ended
+    }
+
+    private let router: Router
+    private let kind: RequestKind
+    private let headers: any HeaderLookup
+    private let hasRequestID: Bool
+    private let startedAt: MonotonicTime
+
+    private var state = State.receiving
+    private var receivedBytes = 0
+    private let scanner: JSONScanner?
+    private var opaqueBody: [UInt8] = []
+    private var document: JSONDocument?
+    private var request: SchedulingRequest?
+
+    private var target: PoolMember?
+    private var prefillTarget: PoolMember?
+    private var failed: [UInt32] = []
+    private var metrics: ModelMetrics?
+    private var usage: UsageReader?
+    private var status: Int?
+    private var firstByteAt: MonotonicTime?
+
+    /// Starts with the head of a request. `path` has no query.
+    public init(
+        router: Router, method: String, path: some StringProtocol, headers: any HeaderLookup,
+        now: MonotonicTime = .now
+    ) {
+        self.router = router
+        self.headers = headers
+        kind = RequestKind(method: method, path: path)
+        let given = headers.value(ofHeader: "x-request-id")
+        requestID = RequestID(header: given).text
+        hasRequestID = given == requestID
+        startedAt = now
+        let length = min(Self.contentLength(headers) ?? 0, router.configuration.maximumBodyBytes)
+        if kind == .opaque {
+            scanner = nil
+            opaqueBody.reserveCapacity(length)
+        } else {
+            scanner = JSONScanner(expectedBytes: length)
+        }
+    }
+
+    deinit {
+        completed(.clientGone)
+    }
+
+    /// The request's body as far as it was received. Copies share its storage.
+    public var body: [UInt8] { document?.bytes ?? scanner?.bytes ?? opaqueBody }
+
+    // MARK: - The request
+
+    /// The head is complete; `endOfBody` says that no body follows.
+    public func begin(endOfBody: Bool) -> Step {
+        if let length = Self.contentLength(headers),
+            length > router.configuration.maximumBodyBytes
+        {
+            return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
+        }
+        return endOfBody ? receivedEnd() : .more
+    }
+
+    /// A piece of the body, of any length; copied.
+    public func received(_ bytes: UnsafeRawBufferPointer) -> Step {
+        guard state == .receiving else { return .more }
+        receivedBytes += bytes.count
+        guard receivedBytes <= router.configuration.maximumBodyBytes else {
+            return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
+        }
+        guard let scanner else {
+            opaqueBody.append(contentsOf: bytes)
+            return .more
+        }
+        do {
+            try scanner.feed(bytes)
+            return .more
+        } catch {
+            return reject(.malformedJSON(error))
+        }
+    }
+
+    /// The body is complete.
+    public func receivedEnd() -> Step {
+        guard state == .receiving else { return .more }
+        do {
+            return try parsed()
+        } catch {
+            return reject(error)
+        }
+    }
+
+    /// The answer to ``Step/tokenize(_:)``. After a failure the request goes on without a prefix
+    /// to match.
+    public func tokenized(_ result: Result<[UInt32], APIError>) -> Step {
+        guard state == .tokenizing else { return .more }
+        switch result {
+        case .success(let tokens):
+            request?.tokens = tokens
+            request?.promptTokenCount = tokens.count
+        case .failure:
+            router.metrics.tokenizeFailures.increment()
+        }
+        return decide()
+    }
+
+    /// The endpoint of the last decision could not be connected to, and nothing of a response was
+    /// seen: decides again without it.
+    public func endpointFailed(_ address: SocketAddress, now: MonotonicTime = .now) -> Step {
+        guard state == .routed else { return .more }
+        if let target, target.endpoint.server.address == address {
+            target.requestFailedToConnect(at: now)
+            failed.append(target.endpoint.id)
+        }
+        release()
+        guard failed.count < router.configuration.maximumAttempts else {
+            return reject(.badGateway("\(failed.count) model servers could not be reached."))
+        }
+        return decide()
+    }
+
+    // MARK: - The response
+
+    /// The head of the response came. The body of the request is let go.
+    public func responseStarted(status: Int) {
+        guard state == .routed else { return }
+        self.status = status
+        document = nil
+        opaqueBody = []
+        request = nil
+    }
+
+    /// A piece of the response's body passed by.
+    public func responseBody(
+        _ bytes: UnsafeRawBufferPointer, now: @autoclosure () -> MonotonicTime = .now
+    ) {
+        guard state == .routed, !bytes.isEmpty else { return }
+        if firstByteAt == nil { firstByteAt = now() }
+        usage?.append(bytes)
+    }
+
+    /// The request is over. Only the first call counts.
+    public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
+        guard state == .routed else {
+            state = .ended
+            return
+        }
+        release()
+        state = .ended
+        guard let metrics else { return }
+        switch outcome {
+        case .finished:
+            if let status, status >= 400 {
+                metrics.error(status)
+                return
+            }
+        case .clientGone: metrics.error(499)
+        case .failed(let error): metrics.error(error.status)
+        }
+        if case .finished = outcome {
+            metrics.succeeded(
+                duration: now - startedAt, firstByte: firstByteAt.map { $0 - startedAt },
+                usage: usage)
+        }
+    }
+
+    // MARK: - Steps
+
+    private func parsed() throws(APIError) -> Step {
+        var tokens: [UInt32] = []
+        var promptTokenCount = 0
+        var cacheSalt: String?
+        var needsTokens = false
+        if let scanner {
+            let document: JSONDocument
+            do {
+                document = try scanner.finish()
+            } catch {
+                throw .malformedJSON(error)
+            }
+            let parsed = try ParsedRequest(document, kind: kind)
+            self.document = document
+            model = parsed.model
+            try checkModel()
+            metrics = router.metrics.model(model)
+            usage = UsageReader()
+            promptTokenCount = parsed.promptTokenCount
+            cacheSalt = parsed.cacheSalt
+            switch parsed.prompt {
+            case .tokens(let ids): tokens = ids
+            case .text: needsTokens = router.scheduler.needsTokens
+            case .none: break
+            }
+        }
+        request = SchedulingRequest(
+            id: requestID, model: model, headers: headers, tokens: tokens,
+            promptTokenCount: promptTokenCount, cacheSalt: cacheSalt)
+        metrics?.started(bodyBytes: receivedBytes)
+        guard needsTokens, let question = tokenizeRequest() else { return decide() }
+        state = .tokenizing
+        return .tokenize(question)
+    }
+
+    private func checkModel() throws(APIError) {
+        let configured = router.configuration.models
+        let known = configured.isEmpty ? router.pool.snapshot.models : configured
+        if let known, !known.contains(model) { throw .unknownModel(model, known: known) }
+    }
+
+    /// Asks the healthy engines with the fewest requests; nil if there is none.
+    private func tokenizeRequest() -> TokenizeRequest? {
+        let engines = router.pool.snapshot.members.filter(\.isHealthy)
+            .sorted { $0.inFlightCount < $1.inFlightCount }
+            .prefix(3).map(\.endpoint.server.address)
+        guard !engines.isEmpty else { return nil }
+        return TokenizeRequest(
+            engines: Array(engines), path: kind.renderPath, body: body,
+            timeout: router.configuration.tokenizeTimeout,
+            maximumResponseBytes: 16 * receivedBytes + 65536)
+    }
+
+    private func decide() -> Step {
+        guard let request else { return .more }
+        do {
+            let decision = try router.withDesk { (desk) throws(APIError) in
+                try decide(request, at: desk)
+            }
+            state = .routed
+            return .route(decision)
+        } catch {
+            return reject(error)
+        }
+    }
+
+    private func decide(_ request: SchedulingRequest, at desk: Desk) throws(APIError) -> Decision {
+        let began = MonotonicTime.now
+        defer { desk.clear() }
+        desk.lay(request) { member in
+            !failed.contains(member.endpoint.id)
+                && (subset?.contains(member.endpoint.server.address) ?? true)
+        }
+        desk.cycle.scoreRecords = router.configuration.recordsScores ? [] : nil
+        let result: SchedulingResult
+        do {
+            result = try router.scheduler.schedule(&desk.cycle)
+        } catch {
+            throw apiError(error)
+        }
+        var headers = router.scheduler.prepare(result, in: desk.cycle.context)
+        if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
+
+        let members = desk.snapshot.members
+        let picks = result.primary.map { members[$0.index] }
+        hold(picks[0], prefill: result.prefill.first.map { members[$0.index] })
+        router.metrics.decided(
+            result, in: desk.cycle.context, model: metrics, took: MonotonicTime.now - began)
+        return Decision(
+            endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
+            prefill: prefillTarget?.endpoint, headers: headers, body: .unchanged, model: model,
+            targetModel: request.targetModel, requestID: requestID,
+            scores: desk.cycle.scoreRecords ?? [])
+    }
+
+    private func apiError(_ failure: SchedulingFailure) -> APIError {
+        switch failure {
+        case .noEndpoints where !failed.isEmpty:
+            .badGateway("No model server could be reached.")
+        case .noEndpoints:
+            .dropped(status: 503, reason: .noEndpoints, "There is no model server to take this.")
+        case .filtered(let profile, let filter):
+            .dropped(
+                status: 429, reason: .saturated,
+                "No model server is left for profile '\(profile)' after '\(filter)'.")
+        }
+    }
+
+    private func reject(_ error: APIError) -> Step {
+        state = .ended
+        metrics?.error(error.status)
+        return .reject(error)
+    }
+
+    // MARK: - Requests in flight
+
+    private func hold(_ member: PoolMember, prefill: PoolMember?) {
+        target = member
+        prefillTarget = prefill
+        member.requestStarted()
+        prefill?.requestStarted()
+        metrics?.running.increment()
+    }
+
+    private func release() {
+        guard let member = target else { return }
+        member.requestEnded()
+        prefillTarget?.requestEnded()
+        target = nil
+        prefillTarget = nil
+        metrics?.running.decrement()
+    }
+
+    private static func contentLength(_ headers: any HeaderLookup) -> Int? {
+        headers.value(ofHeader: "content-length").flatMap { Int($0) }
+    }
+}

@@ -1,0 +1,106 @@
+import Core
+public import ModelServers
+public import Scheduling
+import Synchronization
+
+/// What can be set about a router.
+public struct RouterConfiguration: Sendable {
+    /// The longest request body; a longer one is refused with 413.
+    public var maximumBodyBytes = 32 << 20
+    /// The models that may be asked for; empty: those that the engines list.
+    public var models: [String] = []
+    /// How long an engine may take to tell the token ids of a prompt. The request goes on
+    /// without prefix matching after that.
+    public var tokenizeTimeout = Duration.seconds(5)
+    /// How many endpoints a request tries that cannot be connected to.
+    public var maximumAttempts = 4
+    /// Whether decisions carry their scores.
+    public var recordsScores = false
+    /// Determines every random choice; each run has its own if it is nil.
+    public var seed: UInt64?
+
+    /// The defaults.
+    public init() {}
+}
+
+/// What all requests share: configuration, pool, plugins, metrics. Any thread.
+public final class Router: Sendable {
+    /// Where requests can go.
+    public let pool: EndpointPool
+    /// Who decides.
+    public let scheduler: Scheduler
+    /// What can be set.
+    public let configuration: RouterConfiguration
+    /// What the router shows on `/metrics`.
+    public let metrics: RouterMetrics
+
+    /// Idle desks. A decision takes one, so there are as many as loops that decide at once.
+    private let desks = Mutex<[Desk]>([])
+    private let seeds: Mutex<RandomSource>
+
+    /// Makes a router over a pool.
+    public init(
+        pool: EndpointPool, scheduler: Scheduler, metrics: RouterMetrics,
+        configuration: RouterConfiguration = RouterConfiguration()
+    ) {
+        self.pool = pool
+        self.scheduler = scheduler
+        self.configuration = configuration
+        self.metrics = metrics
+        var system = SystemRandomNumberGenerator()
+        seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))
+    }
+
+    /// Runs `body` with a desk that is no one else's meanwhile.
+    func withDesk<Result, Failure>(
+        _ body: (Desk) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        let desk =
+            desks.withLock { $0.popLast() }
+            ?? Desk(snapshot: pool.snapshot, seed: randomNumber())
+        defer { desks.withLock { $0.append(desk) } }
+        pool.refresh(&desk.snapshot)
+        return try body(desk)
+    }
+
+    /// A number from the router's own random source.
+    func randomNumber() -> UInt64 {
+        seeds.withLock { $0.next() }
+    }
+}
+
+/// The buffers of one decision at a time.
+// Sendable: a desk is in the router's list of idle ones, or in the hands of one `withDesk`.
+final class Desk: @unchecked Sendable {
+    var snapshot: PoolSnapshot
+    var cycle: SchedulingCycle
+
+    init(snapshot: PoolSnapshot, seed: UInt64) {
+        self.snapshot = snapshot
+        cycle = SchedulingCycle(
+            request: SchedulingRequest(id: "", model: "", headers: NoHeaders()), seed: seed)
+    }
+
+    /// Puts a request and the state of the pool on the desk.
+    func lay(_ request: SchedulingRequest, isEligible: (PoolMember) -> Bool) {
+        cycle.context.request = request
+        cycle.context.endpoints = snapshot.endpoints
+        cycle.context.loads.removeAll(keepingCapacity: true)
+        cycle.context.inFlight.removeAll(keepingCapacity: true)
+        cycle.eligible.removeAll(keepingCapacity: true)
+        for (index, member) in snapshot.members.enumerated() {
+            cycle.context.loads.append(member.load)
+            cycle.context.inFlight.append(member.inFlightCount)
+            if member.isHealthy, isEligible(member) { cycle.eligible.append(index) }
+        }
+    }
+
+    /// Lets go of the request, whose prompt may be long.
+    func clear() {
+        cycle.context.request = SchedulingRequest(id: "", model: "", headers: NoHeaders())
+    }
+}
+
+private struct NoHeaders: HeaderLookup {
+    func value(ofHeader name: String) -> String? { nil }
+}

@@ -1,0 +1,66 @@
+/// The configurations that come with llmd, for `--policy`.
+public enum RoutingPolicy: String, CaseIterable, Sendable {
+    /// To the endpoint that holds most of the prompt's KV cache and is not busy.
+    case precise
+    /// To the least loaded endpoint.
+    case load
+    /// To each endpoint in its turn.
+    case roundRobin = "round-robin"
+    /// To any endpoint.
+    case random
+
+    /// An `EndpointPickerConfig`.
+    ///
+    /// `precise` has a prompt computed by a prefill endpoint if at least 16 of its tokens are not
+    /// cached where it is decoded; the others, which know nothing of caches, have every prompt.
+    /// Without prefill endpoints all prompts are computed where they are decoded.
+    public var configuration: String {
+        let producer = "prefixMatchInfoProducerName: precise-prefix-cache-producer"
+        let scorers: [(name: String, weight: Int)] =
+            switch self {
+            case .precise:
+                [
+                    ("prefix-cache-scorer", 3), ("queue-scorer", 2),
+                    ("kv-cache-utilization-scorer", 2),
+                ]
+            case .load:
+                [
+                    ("active-request-scorer", 2), ("queue-scorer", 2),
+                    ("kv-cache-utilization-scorer", 2),
+                ]
+            case .roundRobin, .random: []
+            }
+        let (picker, decider) =
+            switch self {
+            case .precise: ("max-score-picker", "prefix-based-pd-decider")
+            case .load: ("max-score-picker", "always-disagg-pd-decider")
+            case .roundRobin: ("round-robin-picker", "always-disagg-pd-decider")
+            case .random: ("random-picker", "always-disagg-pd-decider")
+            }
+
+        var lines = ["apiVersion: llm-d.ai/v1alpha1", "kind: EndpointPickerConfig", "plugins:"]
+        if self == .precise { lines.append("- type: precise-prefix-cache-producer") }
+        for scorer in scorers {
+            lines.append("- type: \(scorer.name)")
+            if scorer.name == "prefix-cache-scorer" { lines.append("  parameters: {\(producer)}") }
+        }
+        lines.append("- type: \(decider)")
+        if self == .precise { lines.append("  parameters: {nonCachedTokens: 16, \(producer)}") }
+        lines += [
+            "- type: disagg-profile-handler", "  parameters: {deciders: {prefill: \(decider)}}",
+        ]
+        for stage in ["decode", "prefill"] {
+            // A picker for each stage: they must not take turns from each other.
+            lines += ["- type: \(stage)-filter", "- {type: \(picker), name: \(stage)-picker}"]
+        }
+        lines.append("schedulingProfiles:")
+        for stage in ["decode", "prefill"] {
+            lines += ["- name: \(stage)", "  plugins:", "  - pluginRef: \(stage)-filter"]
+            for scorer in scorers {
+                lines.append("  - {pluginRef: \(scorer.name), weight: \(scorer.weight)}")
+            }
+            lines.append("  - pluginRef: \(stage)-picker")
+        }
+        return lines.joined(separator: "\n") + "\n"
+    }
+}

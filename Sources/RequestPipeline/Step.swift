@@ -1,0 +1,68 @@
+public import Core
+public import Scheduling
+
+/// What a session wants next.
+public enum Step: Sendable {
+    /// Nothing yet: more of the request, or the answer that was asked for.
+    case more
+    /// The token ids of the prompt, by ``RequestSession/tokenized(_:)``.
+    case tokenize(TokenizeRequest)
+    /// The request goes to an endpoint. ``RequestSession/completed(_:)`` must follow.
+    case route(Decision)
+    /// The client gets an error. The session has ended.
+    case reject(APIError)
+}
+
+/// A question to an engine for the token ids of a prompt.
+public struct TokenizeRequest: Sendable {
+    /// Engines that can answer; the first that can be reached is asked.
+    public var engines: [SocketAddress]
+    /// The path of the POST request.
+    public var path: String
+    /// The request's body, in JSON; shares the session's storage.
+    public var body: [UInt8]
+    /// How long to wait for the answer.
+    public var timeout: Duration
+    /// The longest answer to accept.
+    public var maximumResponseBytes: Int
+}
+
+/// Where a request goes, and how.
+public struct Decision: Sendable {
+    /// What is sent as the body.
+    public enum Body: Sendable {
+        /// What the client sent: ``RequestSession/body``.
+        case unchanged
+        /// Something else; `content-length` changes with it.
+        case replaced([UInt8])
+    }
+
+    /// Where the request goes.
+    public var endpoint: Endpoint
+    /// Where else it may go, the best first; for `x-gateway-destination-endpoint`.
+    public var fallbacks: [Endpoint]
+    /// Who computes the prompt, if another endpoint does.
+    public var prefill: Endpoint?
+    /// Changes to the request's headers.
+    public var headers: [HeaderMutation]
+    /// What is sent as the body.
+    public var body: Body
+    /// The model that the client asked for; empty if the request names none.
+    public var model: String
+    /// The model that the endpoint is asked for.
+    public var targetModel: String
+    /// The value of `x-request-id`, the client's or a new one.
+    public var requestID: String
+    /// Every score that led here; empty unless the router records them.
+    public var scores: [ScoreRecord]
+}
+
+/// How a request ended, seen from the router.
+public enum RequestOutcome: Sendable {
+    /// The response was passed on to its end.
+    case finished
+    /// The client went away.
+    case clientGone
+    /// The endpoint broke off or did not answer in time; the client got this, or a torn response.
+    case failed(APIError)
+}

@@ -1,0 +1,100 @@
+public import Core
+
+/// The type of a plugin and the name of one instance in a configuration.
+public struct PluginName: Hashable, Sendable, CustomStringConvertible {
+    /// The registered type, such as `queue-scorer`.
+    public let type: String
+    /// The name that references use; the type unless the configuration gave another.
+    public let name: String
+
+    /// Makes a name.
+    public init(type: String, name: String? = nil) {
+        self.type = type
+        self.name = name ?? type
+    }
+
+    /// `name/type`, as upstream prints it.
+    public var description: String { "\(name)/\(type)" }
+}
+
+/// Something that takes part in scheduling. All requests share one instance; what it remembers
+/// between requests it must guard itself.
+public protocol Plugin: AnyObject, Sendable {
+    /// Its type and name.
+    var name: PluginName { get }
+}
+
+/// Finds out something about a request for the plugins that follow, such as its cached prefix.
+public protocol DataProducer: Plugin {
+    /// Whether it needs the token ids of the prompt; text prompts are tokenized for it.
+    var needsTokens: Bool { get }
+
+    /// Writes what it found out into `context`. What it cannot find out it leaves as it is.
+    func produce(into context: inout SchedulingContext)
+}
+
+/// Rules endpoints out.
+public protocol Filter: Plugin {
+    /// Keeps of `candidates`, which are indices into `context.endpoints`, those that pass.
+    func filter(_ candidates: inout [Int], in context: SchedulingContext)
+}
+
+/// What a scorer is after.
+public enum ScorerCategory: String, Sendable {
+    /// Brings a request to where its data is.
+    case affinity
+    /// Spreads requests.
+    case distribution
+    /// Weighs both.
+    case balance
+}
+
+/// Rates endpoints.
+public protocol Scorer: Plugin {
+    /// What it is after.
+    var category: ScorerCategory { get }
+
+    /// Writes to `scores[i]` the score of `candidates[i]`, which is an index into
+    /// `context.endpoints`. 0 is worst, 1 is best; other values are clamped.
+    func score(
+        _ candidates: [Int], in context: SchedulingContext, into scores: inout MutableSpan<Double>)
+}
+
+/// A candidate and the weighted sum of its scores.
+public struct ScoredCandidate: Equatable, Sendable {
+    /// An index into `SchedulingContext.endpoints`.
+    public var index: Int
+    /// The weighted sum.
+    public var score: Double
+
+    /// Makes a candidate.
+    public init(index: Int, score: Double) {
+        self.index = index
+        self.score = score
+    }
+}
+
+/// Chooses among scored candidates.
+public protocol Picker: Plugin {
+    /// Leaves in `candidates`, which is not empty, those chosen: the best first, then the ones to
+    /// fall back to.
+    func pick(_ candidates: inout [ScoredCandidate], random: inout RandomSource)
+}
+
+/// Decides which profiles a request runs through and what their picks are for.
+public protocol ProfileHandler: Plugin {
+    /// Called once at load with the names of the configured profiles. Returns what is wrong with
+    /// them, as the end of a sentence that starts with the handler's name; nil if nothing is.
+    func problem(withProfiles names: [String]) -> String?
+
+    /// Runs profiles in `cycle` and makes a result of their picks.
+    func schedule(_ cycle: inout SchedulingCycle) throws(SchedulingFailure) -> SchedulingResult
+}
+
+/// Acts on a decision before the request is sent.
+public protocol PreRequest: Plugin {
+    /// Sees the result and may change the headers that go to the endpoint.
+    func prepare(
+        _ result: SchedulingResult, in context: SchedulingContext,
+        headers: inout [HeaderMutation])
+}

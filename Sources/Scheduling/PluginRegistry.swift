@@ -1,0 +1,74 @@
+public import Configuration
+
+/// What a factory makes a plugin from.
+public struct PluginSource {
+    /// The plugin's type and name.
+    public let name: PluginName
+    /// Its parameters; a parameter that the factory does not ask for is an error.
+    public var parameters: ConfigSection
+
+    let resolver: PluginResolver
+
+    /// The plugin that a parameter names.
+    public func plugin<Kind>(
+        _ reference: ConfigValue, as kind: Kind.Type, called description: String
+    ) throws(ConfigError) -> Kind {
+        let plugin = try resolver.declared(reference)
+        guard let plugin = plugin as? Kind else {
+            throw reference.error("names '\(plugin.name.name)', which is no \(description)")
+        }
+        return plugin
+    }
+
+    /// The plugin that `parameter` names if it is given, else the one called `standard`, which is
+    /// made with its defaults if the configuration does not declare it.
+    public mutating func plugin<Kind>(
+        _ parameter: String, default standard: String, as kind: Kind.Type,
+        called description: String
+    ) throws(ConfigError) -> Kind {
+        if let reference = parameters.optional(parameter) {
+            return try plugin(reference, as: kind, called: description)
+        }
+        guard let plugin = try resolver.declaredOrStandard(standard) as? Kind else {
+            throw parameters.error(
+                "needs a '\(parameter)': there is no \(description) '\(standard)'")
+        }
+        return plugin
+    }
+}
+
+/// A plugin that needs nothing but its parameters.
+public protocol ConfigurablePlugin: Plugin {
+    /// The name of the type in configurations.
+    static var type: String { get }
+
+    /// Makes an instance; asks `source` for every parameter that the type has.
+    init(_ source: inout PluginSource) throws(ConfigError)
+}
+
+/// The plugin types that a configuration may name.
+public struct PluginRegistry: Sendable {
+    /// Makes a plugin from its parameters.
+    public typealias Factory =
+        @Sendable (inout PluginSource) throws(ConfigError) -> any Plugin
+
+    private var factories: [String: Factory] = [:]
+
+    /// Makes a registry without types.
+    public init() {}
+
+    /// Adds a type. The last registration of a type counts.
+    public mutating func register(_ type: String, _ factory: @escaping Factory) {
+        factories[type] = factory
+    }
+
+    /// Adds a type that needs nothing but its parameters.
+    public mutating func register<Kind: ConfigurablePlugin>(_ kind: Kind.Type) {
+        register(kind.type) { (source) throws(ConfigError) in try Kind(&source) }
+    }
+
+    /// The registered types.
+    public var types: some Sequence<String> { factories.keys }
+
+    func factory(of type: String) -> Factory? { factories[type] }
+}

@@ -1,0 +1,103 @@
+public import Core
+
+/// A request as plugins see it.
+public struct SchedulingRequest {
+    /// The request id.
+    public var id: String
+    /// The model that the client asked for.
+    public var model: String
+    /// The model that the endpoint is asked for; differs from `model` after a rewrite.
+    public var targetModel: String
+    /// The request's headers.
+    public var headers: any HeaderLookup
+    /// The token ids of the prompt; empty if they are not known.
+    public var tokens: [UInt32]
+    /// The tokens of the prompt, estimated if `tokens` is empty.
+    public var promptTokenCount: Int
+    /// What else tells prompts apart in the prefix cache (`cache_salt`).
+    public var cacheSalt: String?
+
+    /// Makes a request.
+    public init(
+        id: String, model: String, targetModel: String? = nil, headers: any HeaderLookup,
+        tokens: [UInt32] = [], promptTokenCount: Int? = nil, cacheSalt: String? = nil
+    ) {
+        self.id = id
+        self.model = model
+        self.targetModel = targetModel ?? model
+        self.headers = headers
+        self.tokens = tokens
+        self.promptTokenCount = promptTokenCount ?? tokens.count
+        self.cacheSalt = cacheSalt
+    }
+}
+
+/// How much of a prompt each endpoint holds in its prefix cache, by one producer.
+public struct PrefixMatch {
+    /// The name of the producer.
+    public let producer: String
+    /// Tokens per block.
+    public var blockSize = 0
+    /// The full blocks of the prompt; 0 if the producer could not tell.
+    public var totalBlocks = 0
+    /// For each endpoint of the context, the leading blocks that it holds.
+    public var matchedBlocks: [Int] = []
+    /// For each endpoint of the context, the same with each block weighted by its tier, 0 to 1.
+    public var weightedBlocks: [Double] = []
+    /// The request keys of the full blocks, if the producer works with them.
+    public var requestKeys: [UInt64] = []
+
+    /// Makes an empty match.
+    public init(producer: String) {
+        self.producer = producer
+    }
+
+    /// Forgets the last request; keeps the storage.
+    public mutating func reset(endpointCount: Int, blockSize: Int) {
+        self.blockSize = blockSize
+        totalBlocks = 0
+        requestKeys.removeAll(keepingCapacity: true)
+        matchedBlocks.removeAll(keepingCapacity: true)
+        matchedBlocks.append(contentsOf: repeatElement(0, count: endpointCount))
+        weightedBlocks.removeAll(keepingCapacity: true)
+        weightedBlocks.append(contentsOf: repeatElement(0, count: endpointCount))
+    }
+}
+
+/// Everything that a decision is made from. The storage is used again for the next request, so
+/// that a decision allocates nothing per endpoint.
+public struct SchedulingContext {
+    /// The pool. Candidates are indices into this array.
+    public var endpoints: [Endpoint] = []
+    /// The load of each endpoint as last scraped.
+    public var loads: [ServerLoad] = []
+    /// The requests that this router has in flight at each endpoint.
+    public var inFlight: [Int] = []
+    /// The request.
+    public var request: SchedulingRequest
+    /// What the producers of prefix matches found out.
+    public var prefixMatches: [PrefixMatch] = []
+
+    /// Makes a context without endpoints.
+    public init(request: SchedulingRequest) {
+        self.request = request
+    }
+
+    /// The match by a producer; nil if it has found out nothing about this request.
+    public func prefixMatch(by producer: String) -> PrefixMatch? {
+        prefixMatches.first { $0.producer == producer && $0.totalBlocks > 0 }
+    }
+
+    /// Where a producer writes its match: an index into ``prefixMatches``, already reset.
+    public mutating func resetPrefixMatch(by producer: String, blockSize: Int) -> Int {
+        let index: Int
+        if let known = prefixMatches.firstIndex(where: { $0.producer == producer }) {
+            index = known
+        } else {
+            index = prefixMatches.count
+            prefixMatches.append(PrefixMatch(producer: producer))
+        }
+        prefixMatches[index].reset(endpointCount: endpoints.count, blockSize: blockSize)
+        return index
+    }
+}
