@@ -71,41 +71,76 @@ let package = Package(
         // Their Swift faces.
         room("Core", settings: safe),
         room("Scan", ["CScan"]),
-        room("Hashing", ["CHashing", "Core"]),
+        room("Hashing", ["CHashing"]),
         room("Transfer", ["CTransfer", "Core"]),
         room("Net", ["CNet", "Core"]),
         room("Messaging", ["CZeroMQ", "Core", "Net"]),
         room("Telemetry", ["Core", logging]),
+        room("Configuration", [yams]),
 
         // The router.
         room("KVIndex", ["Core", "Hashing", "Scan"]),
-        room("KVIndexIO", ["Core", "KVIndex", "Messaging", "Net", "Telemetry"]),
-        room("Scheduling", ["Core", "Telemetry", yams]),
-        room("SchedulingPlugins", ["Core", "Scheduling"]),
-        room("ModelServers", ["Core", "Net", "Scan", "Telemetry", yams]),
+        room("KVIndexIO", ["Core", "KVIndex", "Messaging", "Net", "Telemetry", logging]),
+        room("Scheduling", ["Configuration", "Core"]),
         room(
-            "RequestPipeline",
-            ["Core", "Hashing", "KVIndex", "ModelServers", "Scan", "Scheduling", "Telemetry"]),
-        room("ExtProc", ["Core", "Net", "RequestPipeline", "Telemetry"]),
-        room("Gateway", ["Core", "Net", "RequestPipeline", "Telemetry"]),
+            "SchedulingPlugins",
+            ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
+        room(
+            "ModelServers", ["Configuration", "Core", "Net", "Scan", "Telemetry", logging]),
+        room(
+            "RequestPipeline", ["Core", "ModelServers", "Scan", "Scheduling", "Telemetry"]),
+        room("Relay", ["Core", "Net", "Telemetry"]),
+        room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
+        room("Gateway", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
 
         // Beside and behind the router.
-        room("Sidecar", ["Core", "Net", "Scan", "Telemetry"]),
+        room("Sidecar", ["Core", "Net", "Relay", "Scan", "Telemetry"]),
         room(
             "Simulator",
             ["Core", "Hashing", "Messaging", "Net", "Scan", "Telemetry", "Transfer"]),
 
         // One machine: the stack of `llmd up`, and the load that measures it.
-        room("Stack", ["Core", "Net", "Scan", "Telemetry"]),
-        room("Bench", ["Core", "Net", "Scan", "Stack"]),
+        room("Stack", ["Core", "Net", "Scan"]),
+        room("Bench", ["Core", "Net", "Scan"]),
         .executableTarget(
             name: "llmd",
             dependencies: [
-                argumentParser, logging, "Bench", "Core", "ExtProc", "Gateway", "KVIndex",
-                "KVIndexIO", "Messaging", "ModelServers", "Net", "RequestPipeline", "Scheduling",
-                "SchedulingPlugins", "Sidecar", "Simulator", "Stack", "Telemetry",
+                argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "Gateway",
+                "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net", "RequestPipeline",
+                "Scan", "Scheduling", "SchedulingPlugins", "Sidecar", "Simulator", "Stack",
+                "Telemetry",
             ],
             swiftSettings: strict),
+
+        // The performance harness; outside of every product.
+        .target(name: "PerfSupport", path: "perf/support", swiftSettings: strict),
+        .target(
+            name: "CHashingPeer", dependencies: ["COpenSSL"], path: "perf/hashing/peer",
+            cSettings: cSettings + [.define("OPENSSL_SUPPRESS_DEPRECATED")]),
+        .executableTarget(
+            name: "perf-hashing", dependencies: ["CHashingPeer", "Hashing", "PerfSupport"],
+            path: "perf/hashing", exclude: ["peer"], swiftSettings: strict),
+
+        tests(of: "Bench", ["Core"]),
+        tests(of: "Configuration"),
+        tests(of: "Core"),
+        tests(of: "ExtProc", ["Core", "RequestPipeline"], fixtures: true),
+        tests(of: "Gateway", ["Core", "Net", "RequestPipeline"]),
+        tests(of: "Hashing", fixtures: true),
+        tests(of: "KVIndex", ["Core", "Hashing"], fixtures: true),
+        tests(of: "KVIndexIO", ["Core", "KVIndex", "Messaging", "Net"]),
+        tests(of: "Messaging", ["Core", "Net"]),
+        tests(of: "ModelServers", ["Configuration", "Core", "Net"]),
+        tests(of: "Net", ["Core"]),
+        tests(of: "RequestPipeline", ["Core", "ModelServers", "Scheduling", "SchedulingPlugins"]),
+        tests(of: "Scan", fixtures: true),
+        tests(of: "Scheduling", ["Configuration", "Core"]),
+        tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
+        tests(of: "Sidecar", ["Core", "Net", "Scan"]),
+        tests(of: "Simulator", ["Core", "Hashing", "Net", "Scan", "Transfer"], fixtures: true),
+        tests(of: "Stack", ["Core"]),
+        tests(of: "Telemetry", [logging]),
+        tests(of: "Transfer", ["Core"]),
     ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c17

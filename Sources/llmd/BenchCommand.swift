@@ -1,0 +1,185 @@
+import ArgumentParser
+import Bench
+import Core
+import Foundation
+import Net
+import RequestPipeline
+import Simulator
+import Stack
+
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench", abstract: "Measures a stack or a server under load.",
+        subcommands: [TraceCommand.self])
+}
+
+extension SyntheticTrace: ExpressibleByArgument {}
+
+struct TraceCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "trace",
+        abstract: "Replays a request trace and reports latency, throughput and hit ratio.",
+        discussion: """
+            The trace is in the format of Mooncake's releases: JSON lines with timestamp, \
+            input_length, output_length and hash_ids. Without --url a fresh stack of simulated \
+            engines is started for each policy and stopped again.
+            """)
+
+    @Argument(help: "The trace file.")
+    var file: String?
+
+    @Option(help: "A generated workload instead of a file: conversation, agent or rag.")
+    var synthetic: SyntheticTrace?
+
+    @Option(help: "Determines the generated workload.")
+    var seed: UInt64 = 1
+
+    @Option(help: "Requests to replay; default: all of a file, 1000 of a generated workload.")
+    var limit: Int?
+
+    @Option(help: "Multiplies input lengths.")
+    var scale = 1.0
+
+    @Option(help: "Divides the trace's time.")
+    var speedup = 1.0
+
+    @Option(help: "An OpenAI server that runs already, such as http://127.0.0.1:8000.")
+    var url: String?
+
+    @Option(help: "The policies to compare, each on a fresh stack; comma-separated.")
+    var compare = Policy.precise.rawValue
+
+    @Flag(help: "One JSON object per policy and line.")
+    var json = false
+
+    @OptionGroup var stack: StackOptions
+
+    @Option(help: "The first of the ports that stacks of this command take.")
+    var firstPort: UInt16 = 28000
+
+    func validate() throws {
+        guard (file == nil) != (synthetic == nil) else {
+            throw ValidationError("give a trace file or --synthetic, one of them")
+        }
+        guard scale > 0, scale <= 100 else {
+            throw ValidationError("--scale must be above 0 and at most 100")
+        }
+        guard speedup > 0, speedup <= 1e6 else {
+            throw ValidationError("--speedup must be above 0 and at most 1000000")
+        }
+        if let limit, limit < 1 { throw ValidationError("--limit must be at least 1") }
+        _ = try policies()
+        _ = try url.map(Self.server)
+    }
+
+    private func policies() throws -> [Policy] {
+        try compare.split(separator: ",").map { name in
+            guard let policy = Policy(rawValue: String(name)) else {
+                throw ValidationError("no policy '\(name)'; there are \(Policy.names)")
+            }
+            return policy
+        }
+    }
+
+    /// The address in `http://host:port[/v1]`.
+    private static func server(_ url: String) throws -> SocketAddress {
+        guard let parts = URLComponents(string: url), parts.scheme == "http",
+            let host = parts.host, ["", "/", "/v1", "/v1/"].contains(parts.path)
+        else { throw ValidationError("--url must be like http://127.0.0.1:8000") }
+        return SocketAddress(host: host, port: UInt16(clamping: parts.port ?? 80))
+    }
+
+    func run() async throws {
+        let trace: Trace
+        if let file {
+            trace = try Trace(contentsOf: file, limit: limit)
+        } else {
+            trace = (synthetic ?? .conversation).trace(count: limit ?? 1000, seed: seed)
+        }
+        let workload = Workload(trace, scale: scale, speedup: speedup)
+        let loop = try EventLoop.start(name: "bench")
+        var reports: [Report] = []
+        func add(_ report: Report) {
+            reports.append(report)
+            if json { print(report.json) }
+        }
+        if let url {
+            add(try await replay(workload, against: Self.server(url), named: url, on: loop))
+        } else {
+            for policy in try policies() {
+                add(try await replayOnFreshStack(workload, policy, on: loop))
+            }
+        }
+        guard !json else { return }
+        print(
+            "\(workload.items.count) requests, input lengths x \(scale), time / \(speedup); "
+                + "ideal hit ratio of one infinite cache "
+                + "\(Int((100 * (reports.first?.idealHitRatio ?? 0)).rounded())) %\n")
+        print(Report.table(reports))
+        if url == nil { print("\nmodelled time of the engines:\n\(LatencyConstants.table)") }
+    }
+
+    private func replayOnFreshStack(
+        _ workload: Workload, _ policy: Policy, on loop: EventLoop
+    ) async throws -> Report {
+        let plan = try StackPlan(
+            StackConfiguration(
+                engines: stack.layout, policy: policy.rawValue, model: stack.model,
+                port: firstPort, metricsPort: firstPort + 1, firstChildPort: firstPort + 10,
+                engineArguments: stack.engineArgument))
+        let output = StackOutput(plan: plan, model: stack.model)
+        let supervisor = StackSupervisor(plan: plan, executable: try ownPath(), on: loop) {
+            output.show($0)
+        }
+        _ = try await supervisor.start()
+        do {
+            var report = try await replay(
+                workload, against: plan.gateway, named: policy.rawValue, on: loop)
+            let client = HTTPClient(on: loop)
+            let metrics = await StackMetrics.read(of: plan, client: client)
+            client.shutdown()
+            report.prefixHitRatio = metrics.prefixHitRatio
+            report.kvTransfers = metrics.engines.values.reduce(0) { $0 + $1.transfers }
+            report.kvBytes = metrics.engines.values.reduce(0) { $0 + $1.transferredBytes }
+            await supervisor.stop()
+            return report
+        } catch {
+            await supervisor.stop()
+            throw error
+        }
+    }
+
+    private func replay(
+        _ workload: Workload, against server: SocketAddress, named name: String, on loop: EventLoop
+    ) async throws -> Report {
+        let generator = LoadGenerator(server: server, model: stack.model, on: loop)
+        let bar = Task { await showProgress(of: generator, named: name) }
+        let (outcomes, duration) = await generator.run(workload)
+        bar.cancel()
+        await bar.value
+        await generator.shutdown()
+        for failure in Set(outcomes.compactMap(\.failure)).sorted().prefix(5) {
+            FileHandle.standardError.write(Data("\(name): a request failed: \(failure)\n".utf8))
+        }
+        return Report(
+            policy: name, workload: workload, outcomes: outcomes, duration: duration,
+            blockSize: SimulatorConfiguration.defaultBlockSize)
+    }
+
+    private func showProgress(of generator: LoadGenerator, named name: String) async {
+        guard isatty(STDERR_FILENO) == 1 else { return }
+        while !Task.isCancelled {
+            let progress = await generator.progress
+            let filled = progress.total == 0 ? 0 : 40 * progress.done / progress.total
+            let bar =
+                String(repeating: "#", count: filled)
+                + String(repeating: ".", count: 40 - filled)
+            let text =
+                "\r\u{1b}[K\(name) [\(bar)] \(progress.done)/\(progress.total), "
+                + "\(progress.running) running, \(progress.failed) failed"
+            FileHandle.standardError.write(Data(text.utf8))
+            try? await Task.sleep(for: .milliseconds(200))
+        }
+        FileHandle.standardError.write(Data("\r\u{1b}[K".utf8))
+    }
+}
