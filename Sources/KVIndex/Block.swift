@@ -1,0 +1,78 @@
+import Core
+
+/// An endpoint that holds a block, and how: its index in the upper 13 bits, the kind below.
+struct Resident: BitwiseCopyable, Hashable, Sendable {
+    /// A tier by its raw value, or `expected`.
+    typealias Kind = UInt16
+
+    /// The endpoint is about to hold the block: a request was sent there.
+    static let expected: Kind = 4
+    static let kindCount = 5
+    static let none = Resident(rawValue: .max)
+
+    let rawValue: UInt16
+
+    init(rawValue: UInt16) { self.rawValue = rawValue }
+
+    init(_ endpoint: EndpointHandle, _ tier: Tier) {
+        rawValue = endpoint.index << 3 | UInt16(tier.rawValue)
+    }
+
+    init(expectedAt endpoint: EndpointHandle) {
+        rawValue = endpoint.index << 3 | Self.expected
+    }
+
+    var endpointIndex: Int { Int(rawValue >> 3) }
+    var kind: Kind { rawValue & 7 }
+
+    /// The tier's raw value, as which a lookup counts the block: expected blocks count as computed.
+    var countedTier: Int { kind == Self.expected ? 0 : Int(kind) }
+}
+
+/// Who holds a block: a few residents in place, or a set elsewhere.
+struct Block: FlatTableValue {
+    static let inlineCount = 6
+
+    private static let vacantBit: UInt32 = 1 << 31
+    private static let setBit: UInt32 = 1 << 30
+    private static let usedBit: UInt32 = 1 << 29
+
+    /// Those that are, first; then `.none`.
+    var residents = InlineArray<6, Resident>(repeating: .none)
+    private var bits: UInt32 = 0
+
+    static let vacant = {
+        var block = Block()
+        block.bits = vacantBit
+        return block
+    }()
+
+    var isVacant: Bool { bits & Self.vacantBit != 0 }
+
+    /// Whether a lookup met the block since eviction last looked at it.
+    var isUsed: Bool {
+        get { bits & Self.usedBit != 0 }
+        set { bits = newValue ? bits | Self.usedBit : bits & ~Self.usedBit }
+    }
+
+    /// The index of the set that holds the residents in place of ``residents``.
+    var set: Int? {
+        get { bits & Self.setBit != 0 ? Int(bits & (Self.usedBit - 1)) : nil }
+        set {
+            bits &= Self.usedBit
+            if let newValue { bits |= Self.setBit | UInt32(newValue) }
+        }
+    }
+
+    /// The number of residents in place.
+    var count: Int {
+        var count = 0
+        while count < Self.inlineCount, residents[count] != .none { count += 1 }
+        return count
+    }
+
+    func contains(_ resident: Resident) -> Bool {
+        for index in 0..<Self.inlineCount where residents[index] == resident { return true }
+        return false
+    }
+}

@@ -1,0 +1,222 @@
+import Core
+
+extension IndexState {
+    // MARK: - Engine blocks
+
+    func tag(_ hash: UInt64, of endpoint: EndpointHandle) -> UInt64 {
+        hash ^ endpoints[endpoint].salt
+    }
+
+    func engineBlock(_ tag: UInt64) -> EngineBlock? {
+        guard let block = engineBlocks.find(tag)?.pointee, !block.isPart else { return nil }
+        return block
+    }
+
+    /// Where the children of a block go on; nil if the block is not known.
+    func point(after hash: UInt64, of endpoint: EndpointHandle) -> SequencePoint? {
+        let tag = tag(hash, of: endpoint)
+        guard let block = engineBlock(tag) else { return nil }
+        return SequencePoint(
+            key: block.key, tail: block.hasTail ? tails[tag] : nil, isStart: false)
+    }
+
+    private func forEachKey(of tag: UInt64, _ block: EngineBlock, _ body: (UInt64) -> Void) {
+        guard block.keyCount > 0 else { return }
+        for part in 0..<block.keyCount - 1 {
+            if let part = engineBlocks.find(EngineBlock.tag(ofPart: part, of: tag)) {
+                body(part.pointee.key)
+            }
+        }
+        body(block.key)
+    }
+
+    private func keys(of tag: UInt64, _ block: EngineBlock) -> [UInt64] {
+        var keys: [UInt64] = []
+        forEachKey(of: tag, block) { keys.append($0) }
+        return keys
+    }
+
+    /// Stores the `index`-th block of a store; false where the byte budget leaves no room.
+    mutating func store(
+        _ hash: UInt64, _ index: Int, of path: RequestKeyPath, at endpoint: EndpointHandle,
+        in tier: Tier
+    ) -> Bool {
+        let tag = tag(hash, of: endpoint)
+        let key = path.lastKey(atEndOf: index)
+        let keyRange = path.keyRange(of: index)
+        if let known = engineBlock(tag), known.key != key || known.keyCount != keyRange.count {
+            // The engine gave the hash to other tokens: it dropped the old ones unseen.
+            forget(tag)
+        }
+        if engineBlock(tag) == nil {
+            guard insert(tag, index, of: path, at: endpoint) else { return false }
+        }
+        addReference(tag, in: tier)
+        return true
+    }
+
+    private mutating func insert(
+        _ tag: UInt64, _ index: Int, of path: RequestKeyPath, at endpoint: EndpointHandle
+    ) -> Bool {
+        let keyRange = path.keyRange(of: index)
+        guard makeRoom(forEngineBlock: tag) else { return false }
+        let tail = path.tail(atEndOf: index)
+        engineBlocks.insert(
+            tag,
+            EngineBlock(
+                key: path.lastKey(atEndOf: index), keyCount: keyRange.count, hasTail: tail != nil,
+                endpoint: endpoint))
+        if let tail {
+            tails[tag] = tail
+            tailBytes += tail.byteCount
+            if !hasRoom(for: 0) { _ = evictEngineBlock(near: tag) }
+        }
+        for (part, position) in keyRange.dropLast().enumerated() {
+            let partTag = EngineBlock.tag(ofPart: part, of: tag)
+            guard makeRoom(forEngineBlock: partTag), engineBlocks.find(tag) != nil else {
+                forget(tag)
+                return false
+            }
+            engineBlocks.insert(partTag, .part(key: path.keys[position], endpoint: endpoint))
+        }
+        // Making room may have chosen the very block.
+        return engineBlocks.find(tag) != nil
+    }
+
+    /// Counts one more store of a known block in a tier.
+    private mutating func addReference(_ tag: UInt64, in tier: Tier) {
+        guard let entry = engineBlocks.find(tag) else { return }
+        let lane = Int(tier.rawValue)
+        let wasRetired = entry.pointee.isRetired
+        let wasHeld = entry.pointee.references[lane] > 0
+        if entry.pointee.references[lane] < .max { entry.pointee.references[lane] += 1 }
+        let block = entry.pointee
+        if wasRetired { endpoints[block.endpoint].counters.blockCount += 1 }
+        let resident = Resident(block.endpoint, tier)
+        for key in keys(of: tag, block) where !(wasHeld && holds(key, resident)) {
+            add(key, resident)
+        }
+    }
+
+    /// Takes back one store of a block; false if there was none.
+    mutating func removeReference(_ tag: UInt64, in tier: Tier) -> Bool {
+        let lane = Int(tier.rawValue)
+        guard let entry = engineBlocks.find(tag), !entry.pointee.isPart,
+            entry.pointee.references[lane] > 0
+        else { return false }
+        entry.pointee.references[lane] -= 1
+        let block = entry.pointee
+        guard block.references[lane] == 0 else { return true }
+        for key in keys(of: tag, block) { remove(key, Resident(block.endpoint, tier)) }
+        if block.isRetired {
+            endpoints[block.endpoint].counters.blockCount -= 1
+            if let displaced = retired.push(tag), engineBlock(displaced)?.isRetired == true {
+                forget(displaced)
+            }
+        }
+        return true
+    }
+
+    /// Drops all that is known of an engine hash.
+    mutating func forget(_ tag: UInt64) {
+        guard let block = engineBlock(tag) else { return }
+        let keys = keys(of: tag, block)
+        for tier in Tier.allCases where block.references[Int(tier.rawValue)] > 0 {
+            for key in keys { remove(key, Resident(block.endpoint, tier)) }
+        }
+        for part in 0..<max(block.keyCount - 1, 0) {
+            let partTag = EngineBlock.tag(ofPart: part, of: tag)
+            if engineBlocks.find(partTag) != nil { engineBlocks.remove(partTag) }
+        }
+        if block.hasTail, let tail = tails.removeValue(forKey: tag) { tailBytes -= tail.byteCount }
+        if !block.isRetired { endpoints[block.endpoint].counters.blockCount -= 1 }
+        engineBlocks.remove(tag)
+    }
+
+    // MARK: - Events
+
+    /// Whether events of this group are indexed; the first group with full attention is.
+    mutating func isIndexed(group: Int?, isFullAttention: Bool, at endpoint: EndpointHandle) -> Bool
+    {
+        guard isFullAttention else { return false }
+        let group = group.map(EndpointRegistry.IndexedGroup.named) ?? .unnamed
+        if let indexed = endpoints[endpoint].indexedGroup { return indexed == group }
+        endpoints[endpoint].indexedGroup = group
+        return true
+    }
+
+    /// A store that tells only a place: the tokens were told before.
+    mutating func storePlace(_ hash: UInt64, at endpoint: EndpointHandle, in tier: Tier) {
+        let tag = tag(hash, of: endpoint)
+        if engineBlock(tag) != nil {
+            addReference(tag, in: tier)
+            endpoints[endpoint].counters.storedCount += 1
+        } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: true)) {
+            endpoints[endpoint].counters.storesSkippedCount += 1
+        }
+    }
+
+    mutating func remove(_ hash: UInt64, at endpoint: EndpointHandle, from tier: Tier) {
+        if removeReference(tag(hash, of: endpoint), in: tier) {
+            endpoints[endpoint].counters.removedCount += 1
+        } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: false))
+        {
+            endpoints[endpoint].counters.removalsSkippedCount += 1
+        }
+    }
+
+    mutating func park(
+        _ stored: BlocksStored, in batch: KVEventBatch, model: String, under parent: UInt64,
+        at endpoint: EndpointHandle
+    ) {
+        let (event, copy) = batch.extracting(stored)
+        let store = ParkedStores.Store(event: event, batch: copy, model: model)
+        guard hasRoom(for: store.byteCount) else {
+            endpoints[endpoint].counters.parkedDroppedCount += 1
+            return
+        }
+        let bytes = endpoints[endpoint].parked.byteCount
+        endpoints[endpoint].counters.parkedDroppedCount += endpoints[endpoint].parked.park(
+            store, under: parent, limit: maximumParkedBlockCount)
+        parkedBytes += endpoints[endpoint].parked.byteCount - bytes
+    }
+
+    mutating func takeParked(
+        childrenOf hash: UInt64, at endpoint: EndpointHandle
+    ) -> [ParkedStores.Store] {
+        guard !endpoints[endpoint].parked.isEmpty else { return [] }
+        let bytes = endpoints[endpoint].parked.byteCount
+        let stores = endpoints[endpoint].parked.take(childrenOf: hash)
+        parkedBytes += endpoints[endpoint].parked.byteCount - bytes
+        return stores
+    }
+
+    // MARK: - Clearing
+
+    /// Drops what an endpoint has parked; its blocks go by ``clearSome(of:from:)``.
+    mutating func beginClearing(_ endpoint: EndpointHandle) {
+        parkedBytes -= endpoints[endpoint].parked.byteCount
+        endpoints[endpoint].parked = ParkedStores()
+        endpoints[endpoint].counters.clearedCount += 1
+    }
+
+    /// Drops some of an endpoint's blocks, from `cursor` on; false after the last.
+    ///
+    /// Entries that another endpoint's growth moved past the cursor meanwhile are missed: the
+    /// caller goes round again until the endpoint's count is 0.
+    mutating func clearSome(
+        of endpoint: EndpointHandle, from cursor: inout FlatTable<EngineBlock>.Cursor
+    ) -> Bool {
+        for _ in 0..<Self.clearStepCount {
+            guard let (tag, block) = engineBlocks.entry(at: &cursor) else { return false }
+            if block.endpoint == endpoint, !block.isPart {
+                forget(tag)
+            } else {
+                cursor.slot += 1
+            }
+        }
+        return true
+    }
+
+    private static var clearStepCount: Int { 512 }
+}

@@ -1,0 +1,271 @@
+import Core
+import Scan
+
+/// Decodes KV-event batches of vLLM (0.9 to 0.33) and SGLang: MessagePack, events as positional
+/// arrays or as maps. Fields and events that it does not know are passed over.
+public enum KVEventDecoder {
+    /// Decodes a payload into `batch`, whose content is replaced and whose memory is used again.
+    ///
+    /// - Throws: ``KVIndexError/malformedEvents(offset:reason:)``; `batch` is empty then.
+    public static func decode(
+        _ payload: UnsafeRawBufferPointer, into batch: inout KVEventBatch
+    ) throws(KVIndexError) {
+        batch.removeAll()
+        var reader = MessagePackReader(payload)
+        do throws(ScanError) {
+            try decodeBatch(&reader, &batch)
+            guard reader.isAtEnd else {
+                throw ScanError(offset: reader.offset, reason: .trailingText)
+            }
+        } catch {
+            batch.removeAll()
+            throw .malformedEvents(offset: error.offset, reason: error.reason.message)
+        }
+    }
+
+    /// `[timestamp, [event, …], data-parallel rank]`; the rank may be nil or missing.
+    private static func decodeBatch(
+        _ reader: inout MessagePackReader, _ batch: inout KVEventBatch
+    ) throws(ScanError) {
+        let start = reader.offset
+        let count = try reader.arrayCount()
+        guard count >= 2 else { throw ScanError(offset: start, reason: .kind) }
+        batch.timestamp = try reader.double()
+        for _ in 0..<(try reader.arrayCount()) { try decodeEvent(&reader, &batch) }
+        if count > 2 { batch.dataParallelRank = try integer(&reader) }
+        for _ in 3..<max(count, 3) { try reader.skip() }
+    }
+
+    // MARK: - Events
+
+    private enum EventType {
+        case stored, removed, cleared
+
+        init?(_ name: UnsafeRawBufferPointer) {
+            if name.equals("BlockStored") {
+                self = .stored
+            } else if name.equals("BlockRemoved") {
+                self = .removed
+            } else if name.equals("AllBlocksCleared") {
+                self = .cleared
+            } else {
+                return nil
+            }
+        }
+    }
+
+    /// The fields that matter here.
+    private enum Field {
+        case blockHashes, parent, tokenIDs, blockSize, loraID, medium, loraName, extraKeys
+        case group, attention, locality, cacheSalt
+    }
+
+    /// The order of positional encodings; nil for what is passed over.
+    private static let storedOrder: [Field?] = [
+        .blockHashes, .parent, .tokenIDs, .blockSize, .loraID, .medium, .loraName, .extraKeys,
+        .group, .attention, nil, .locality,
+    ]
+    private static let removedOrder: [Field?] = [.blockHashes, .medium, .group, .locality]
+
+    private static func field(named name: UnsafeRawBufferPointer) -> Field? {
+        for (known, field) in fieldNames where name.equals(known) { return field }
+        return nil
+    }
+
+    private static let fieldNames: [(StaticString, Field)] = [
+        ("block_hashes", .blockHashes), ("parent_block_hash", .parent), ("token_ids", .tokenIDs),
+        ("block_size", .blockSize), ("lora_id", .loraID), ("medium", .medium),
+        ("lora_name", .loraName), ("extra_keys", .extraKeys), ("group_idx", .group),
+        ("kv_cache_spec_kind", .attention), ("locality", .locality), ("cache_salt", .cacheSalt),
+    ]
+
+    /// What the fields of an event add up to.
+    private struct Fields {
+        var stored = BlocksStored()
+        var isRemote = false
+        var hasHashes = false
+    }
+
+    private static func decodeEvent(
+        _ reader: inout MessagePackReader, _ batch: inout KVEventBatch
+    ) throws(ScanError) {
+        let start = reader.offset
+        var fields = Fields()
+        let type: EventType?
+        switch try reader.next() {
+        case .array(let count) where count > 0:
+            type = EventType(try reader.stringBytes())
+            let order = type == .stored ? storedOrder : removedOrder
+            for index in 0..<(count - 1) {
+                let field = type != nil && index < order.count ? order[index] : nil
+                try decode(field, &reader, &batch, &fields)
+            }
+        case .map(let count):
+            type = try eventType(ofMap: reader, count)
+            for _ in 0..<count {
+                let field = field(named: try reader.stringBytes())
+                try decode(type == nil ? nil : field, &reader, &batch, &fields)
+            }
+        default:
+            throw ScanError(offset: start, reason: .kind)
+        }
+        guard let type else {
+            batch.unknownEventCount += 1
+            return
+        }
+        if fields.isRemote { fields.stored.tier = .remote }
+        guard type == .cleared || fields.hasHashes else {
+            throw ScanError(offset: start, reason: .expectedValue)
+        }
+        switch type {
+        case .stored: batch.events.append(.stored(fields.stored))
+        case .removed:
+            var removed = BlocksRemoved()
+            removed.hashes = fields.stored.hashes
+            removed.tier = fields.stored.tier
+            removed.group = fields.stored.group
+            batch.events.append(.removed(removed))
+        case .cleared: batch.events.append(.allCleared)
+        }
+    }
+
+    /// The value of `type`, which engines put first.
+    private static func eventType(
+        ofMap reader: MessagePackReader, _ count: Int
+    ) throws(ScanError) -> EventType? {
+        var reader = reader
+        for _ in 0..<count {
+            if try reader.stringBytes().equals("type") {
+                return EventType(try reader.stringBytes())
+            }
+            try reader.skip()
+        }
+        return nil
+    }
+
+    // MARK: - Fields
+
+    private static func decode(
+        _ field: Field?, _ reader: inout MessagePackReader, _ batch: inout KVEventBatch,
+        _ fields: inout Fields
+    ) throws(ScanError) {
+        guard let field else { return try reader.skip() }
+        if reader.skipNull() { return }
+        switch field {
+        case .blockHashes:
+            fields.hasHashes = true
+            fields.stored.hashes = try decodeHashes(&reader, &batch)
+        case .parent: fields.stored.parent = try hash(&reader)
+        case .tokenIDs:
+            let first = batch.tokens.count
+            try reader.tokenIDs(into: &batch.tokens)
+            fields.stored.tokens = first..<batch.tokens.count
+        case .blockSize: fields.stored.blockSize = Int(clamping: try reader.unsigned())
+        case .loraID: fields.stored.loraID = try integer(&reader)
+        case .medium: fields.stored.tier = tier(ofMedium: try reader.stringBytes())
+        case .loraName: fields.stored.loraName = try reader.string()
+        case .extraKeys: fields.stored.extraKeys = try decodeExtraKeys(&reader, &batch)
+        case .group: fields.stored.group = try integer(&reader)
+        case .attention:
+            let kind = try reader.stringBytes()
+            fields.stored.isFullAttention =
+                kind.equals("full_attention") || kind.equals("mla_attention")
+                || kind.equals("sink_full_attention")
+        case .locality: fields.isRemote = try reader.stringBytes().equals("REMOTE")
+        case .cacheSalt: fields.stored.cacheSalt = try reader.string()
+        }
+    }
+
+    /// Mediums of vLLM and SGLang; what is not known is taken for the slowest.
+    private static func tier(ofMedium name: UnsafeRawBufferPointer) -> Tier {
+        if name.equals("GPU") { return .gpu }
+        if name.equals("CPU") || name.equals("CPU_PINNED") { return .cpu }
+        if name.equals("STORAGE") || name.equals("DISK") || name.equals("FS") { return .disk }
+        return .remote
+    }
+
+    private static func decodeHashes(
+        _ reader: inout MessagePackReader, _ batch: inout KVEventBatch
+    ) throws(ScanError) -> Range<Int> {
+        let first = batch.hashes.count
+        for _ in 0..<(try reader.arrayCount()) { batch.hashes.append(try hash(&reader)) }
+        return first..<batch.hashes.count
+    }
+
+    /// A hash of either signedness, or the last 8 bytes, big-endian, of a digest: what vLLM sends
+    /// as an integer by default.
+    private static func hash(_ reader: inout MessagePackReader) throws(ScanError) -> UInt64 {
+        let start = reader.offset
+        switch try reader.next() {
+        case .unsigned(let value): return value
+        case .negative(let value): return UInt64(bitPattern: value)
+        case .binary(let digest) where !digest.isEmpty:
+            return digest.suffix(8).reduce(0) { $0 << 8 | UInt64($1) }
+        default: throw ScanError(offset: start, reason: .kind)
+        }
+    }
+
+    /// nil for nil.
+    private static func integer(_ reader: inout MessagePackReader) throws(ScanError) -> Int? {
+        let start = reader.offset
+        switch try reader.next() {
+        case .null: return nil
+        case .unsigned(let value): return Int(clamping: value)
+        case .negative(let value): return Int(value)
+        default: throw ScanError(offset: start, reason: .kind)
+        }
+    }
+
+    /// For each block nil or a list of names and of `[name, offset, …]`; other items, such as
+    /// digests of prompt embeddings, are passed over.
+    private static func decodeExtraKeys(
+        _ reader: inout MessagePackReader, _ batch: inout KVEventBatch
+    ) throws(ScanError) -> Range<Int> {
+        let first = batch.extraKeys.count
+        for block in 0..<(try reader.arrayCount()) where !reader.skipNull() {
+            for _ in 0..<(try reader.arrayCount()) {
+                var item = reader
+                switch try item.next() {
+                case .string:
+                    let value = try reader.string()
+                    batch.extraKeys.append(.init(block: block, value: value, offset: nil))
+                case .array(let count):
+                    if count > 0, let extra = try extraKey(ofTuple: item, count, block) {
+                        batch.extraKeys.append(extra)
+                    }
+                    try reader.skip()
+                default: try reader.skip()
+                }
+            }
+        }
+        return first..<batch.extraKeys.count
+    }
+
+    /// nil if the tuple does not begin with a name.
+    private static func extraKey(
+        ofTuple reader: MessagePackReader, _ count: Int, _ block: Int
+    ) throws(ScanError) -> KVEventBatch.ExtraKey? {
+        var reader = reader
+        let beginning = reader
+        guard case .string = try reader.next() else { return nil }
+        var values = beginning
+        let value = try values.string()
+        guard count > 1, case let item = try values.next() else {
+            return .init(block: block, value: value, offset: 0)
+        }
+        switch item {
+        case .unsigned(let offset):
+            return .init(block: block, value: value, offset: Int(clamping: offset))
+        case .negative(let offset):
+            return .init(block: block, value: value, offset: Int(offset))
+        default: return .init(block: block, value: value, offset: 0)
+        }
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    fileprivate func equals(_ text: StaticString) -> Bool {
+        count == text.utf8CodeUnitCount
+            && elementsEqual(UnsafeRawBufferPointer(start: text.utf8Start, count: count))
+    }
+}
