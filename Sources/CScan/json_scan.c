@@ -41,6 +41,11 @@ static void end_token(cs_json_tape *tape, uint32_t index, size_t end_bytes, cs_j
     tape->tokens[index].kind_next = (uint32_t)kind << 28 | tape->count;
 }
 
+static bool is_array(const cs_json_tape *tape, uint32_t index)
+{
+    return cs_json_kind_of(tape->tokens[index]) == CS_JSON_ARRAY;
+}
+
 static int hex_digit(uint8_t c)
 {
     if (cs_is_digit(c))
@@ -64,62 +69,63 @@ static int code_unit(const uint8_t *p, const uint8_t *end)
     return unit;
 }
 
-/* Moves behind the escape at `*p`. */
-static cs_status scan_escape(const uint8_t **p, const uint8_t *end)
+/* The escape at `p`: `*length_p` bytes long; CS_END if the text ends inside it. */
+static cs_status scan_escape(const uint8_t *p, const uint8_t *end, size_t *length_p)
 {
-    const uint8_t *escape = *p;
-    if (end - escape < 2)
+    if (end - p < 2)
         return CS_END;
-    if (escape[1] != 'u') {
-        if (escape[1] == 0 || strchr("\"\\/bfnrt", escape[1]) == NULL)
+    if (p[1] != 'u') {
+        if (p[1] == 0 || strchr("\"\\/bfnrt", p[1]) == NULL)
             return CS_ESCAPE;
-        *p = escape + 2;
+        *length_p = 2;
         return CS_OK;
     }
-    int unit = code_unit(escape, end);
+    int unit = code_unit(p, end);
     if (unit < 0)
         return unit == -1 ? CS_ESCAPE : CS_END;
     if ((unit & 0xf800) != 0xd800) {
-        *p = escape + 6;
+        *length_p = 6;
         return CS_OK;
     }
     if (unit >= 0xdc00)
         return CS_SURROGATE;
-    int low = code_unit(escape + 6, end);
+    int low = code_unit(p + 6, end);
     if (low == -2)
         return CS_END;
     if (low < 0xdc00 || low > 0xdfff)
         return CS_SURROGATE;
-    *p = escape + 12;
+    *length_p = 12;
     return CS_OK;
 }
 
-/* Moves behind the closing quote; CS_END if the text ends first, `*p` being where to go on. */
-static cs_status scan_string(const uint8_t **p, const uint8_t *end, bool *escaped)
+/* Moves to the closing quote; CS_END if the text ends first, `*at` being where to go on. */
+static cs_status scan_string(const uint8_t **at, const uint8_t *end, bool *escaped)
 {
-    for (;;) {
-        *p = cs_find_special(*p, end, true);
-        if (*p == end)
+    const uint8_t *p = *at;
+    cs_status status = CS_OK;
+    while (status == CS_OK) {
+        *at = p = cs_find_special(p, end, true);
+        if (p == end)
             return CS_END;
-        if (**p == '"') {
-            (*p)++;
+        if (*p == '"')
             return CS_OK;
-        }
-        if (**p == '\\') {
-            *escaped = true;
-            cs_status status = scan_escape(p, end);
-            if (status != CS_OK)
-                return status;
-        } else if (**p < 0x20) {
+        if (*p < 0x20)
             return CS_CONTROL;
-        }
-        while (*p < end && **p >= 0x80) {
-            int length = cs_utf8_sequence(*p, end);
+        if (*p == '\\') {
+            size_t length = 0;
+            *escaped = true;
+            status = scan_escape(p, end, &length);
+            p += length;
+        } else {
+            int length = 1;
+            while (p < end && *p >= 0x80 && (length = cs_utf8_sequence(p, end)) > 0)
+                p += length;
+            *at = p;
             if (length <= 0)
                 return length == 0 ? CS_END : CS_UTF8;
-            *p += length;
         }
     }
+    return status;
 }
 
 static const uint8_t *skip_digits(const uint8_t *p, const uint8_t *end)
@@ -210,11 +216,37 @@ static cs_status scan_literal(
     return CS_EXPECTED_VALUE;
 }
 
+/* Integers that are followed by commas, the bulk of a prompt of token ids, in a tight loop. Returns
+ * the start of the first value that is not one of them; also if the tape cannot grow. */
+static const uint8_t *scan_integers(
+    cs_json_tape *tape, const uint8_t *body, const uint8_t *p, const uint8_t *end)
+{
+    for (;;) {
+        const uint8_t *start = p;
+        p = skip_digits(p, end);
+        bool integer = p - start == 1 || (p > start && *start != '0');
+        if (!integer || p == end || *p != ',' ||
+            !push(tape, (size_t)(start - body), CS_JSON_INTEGER))
+            return start;
+        end_token(tape, tape->count - 1, (size_t)(p - body), CS_JSON_INTEGER);
+        p++;
+        p += p < end && *p == ' ';
+    }
+}
+
 /* The first byte of a value at `*p`. */
 static cs_status begin_value(
     cs_json_scanner *s, cs_json_tape *tape, const uint8_t *body, const uint8_t **p,
     const uint8_t *end)
 {
+    if (s->depth > 0 && is_array(tape, s->open[s->depth - 1])) {
+        const uint8_t *rest = scan_integers(tape, body, *p, end);
+        if (rest != *p) {
+            *p = rest;
+            s->state = VALUE;
+            return CS_OK;
+        }
+    }
     size_t start = (size_t)(*p - body);
     uint8_t c = **p;
     cs_json_kind kind;
@@ -259,10 +291,10 @@ static cs_status after_value(cs_json_scanner *s, cs_json_tape *tape, uint8_t c, 
 {
     if (s->depth == 0)
         return CS_TRAILING;
-    bool object = cs_json_kind_of(tape->tokens[s->open[s->depth - 1]]) == CS_JSON_OBJECT;
+    bool array = is_array(tape, s->open[s->depth - 1]);
     if (c == ',')
-        s->state = object ? KEY : VALUE;
-    else if (c == (object ? '}' : ']'))
+        s->state = array ? VALUE : KEY;
+    else if (c == (array ? ']' : '}'))
         end_container(s, tape, end_bytes);
     else
         return CS_EXPECTED_COMMA;
@@ -281,6 +313,7 @@ static cs_status step(
         status = scan_string(p, end, &s->string_escaped);
         if (status != CS_OK)
             return status;
+        (*p)++;
         end_token(
             tape, tape->count - 1, (size_t)(*p - body),
             s->string_escaped ? CS_JSON_ESCAPED_STRING : CS_JSON_STRING);

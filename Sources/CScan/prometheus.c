@@ -13,8 +13,9 @@ static const uint8_t *skip_blanks(const uint8_t *p, const uint8_t *end)
 
 static bool is_name_byte(uint8_t c)
 {
-    uint8_t lower = c | 0x20;
-    return (lower >= 'a' && lower <= 'z') || c == '_' || c == ':' || cs_is_digit(c);
+    /* [A-Za-z0-9_:] as a bit each. */
+    static const uint64_t names[4] = {0x07ff000000000000, 0x07fffffe87fffffe, 0, 0};
+    return names[c >> 6] >> (c & 63) & 1;
 }
 
 static const uint8_t *skip_name(const uint8_t *p, const uint8_t *end)
@@ -29,9 +30,12 @@ static const uint8_t *skip_name(const uint8_t *p, const uint8_t *end)
 /* The closing quote of the quoted text behind `p`; NULL if there is none. */
 static const uint8_t *closing_quote(const uint8_t *p, const uint8_t *end)
 {
-    while (p < end && *p != '"')
+    for (;;) {
+        p = cs_find_special(p, end, false);
+        if (p == end || *p == '"')
+            return p < end ? p : NULL;
         p += *p == '\\' && end - p > 1 ? 2 : 1;
-    return p < end ? p : NULL;
+    }
 }
 
 /* A name, plain or in quotes, and what follows it. */

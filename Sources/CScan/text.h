@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(CS_PORTABLE)
 #include <emmintrin.h>
 #endif
 
@@ -22,7 +22,7 @@ static inline bool cs_is_digit(uint8_t c)
  */
 static inline const uint8_t *cs_find_special(const uint8_t *p, const uint8_t *end, bool ascii)
 {
-#if defined(__SSE2__)
+#if defined(__SSE2__) && !defined(CS_PORTABLE)
     const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
     const __m128i space = _mm_set1_epi8(0x20), last_control = _mm_set1_epi8(0x1f);
     while (end - p >= 16) {
@@ -61,6 +61,13 @@ static inline const uint8_t *cs_find_special(const uint8_t *p, const uint8_t *en
  * bytes are needed to tell; -1 if it is malformed (Unicode table 3-7). */
 static inline int cs_utf8_sequence(const uint8_t *p, const uint8_t *end)
 {
+    if (end - p >= 3) { /* the common lengths without a branch per byte */
+        uint32_t bytes = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16, high = bytes & 0x200f;
+        if ((bytes & 0xc0c0f0) == 0x8080e0 && high != 0 && high != 0x200d)
+            return 3;
+        if ((bytes & 0xc0e0) == 0x80c0 && (bytes & 0x1e) != 0)
+            return 2;
+    }
     uint8_t first = p[0];
     int length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
     if (first < 0xc2 || first > 0xf4)

@@ -1,0 +1,62 @@
+/* Any text: the same outcome however it is fed; what is accepted can be read through and through. */
+#include "json_feeding.h"
+
+static void read_all(const struct scan *scan, const uint8_t *text)
+{
+    const cs_json_token *tokens = scan->tape.tokens;
+    for (uint32_t i = 0; i < scan->tape.count; i++) {
+        cs_json_token token = tokens[i];
+        uint32_t size = token.end_bytes - token.start_bytes, next = cs_json_next_of(token), bad = 0;
+        CHECK(token.end_bytes > token.start_bytes && next > i && next <= scan->tape.count,
+              "token %u", i);
+        cs_json_kind kind = cs_json_kind_of(token);
+        if (kind == CS_JSON_STRING || kind == CS_JSON_ESCAPED_STRING) {
+            uint8_t *out = malloc(size);
+            CHECK(out != NULL, "no memory");
+            size_t length = cs_json_unescape(token, text, out);
+            CHECK(length <= size - 2, "token %u", i);
+            CHECK(cs_json_equals(token, text, out, length), "token %u is not itself", i);
+            free(out);
+        } else if (kind == CS_JSON_ARRAY) {
+            uint32_t *ids = malloc((next - i) * sizeof *ids);
+            CHECK(ids != NULL, "no memory");
+            cs_json_token_ids(tokens, text, i, ids, &bad);
+            free(ids);
+        } else if (kind == CS_JSON_OBJECT && next > i + 1) {
+            const uint8_t *key = text + tokens[i + 1].start_bytes + 1;
+            size_t key_bytes = tokens[i + 1].end_bytes - tokens[i + 1].start_bytes - 2;
+            if (cs_json_kind_of(tokens[i + 1]) == CS_JSON_STRING)
+                CHECK(cs_json_find(tokens, text, i, key, key_bytes) != CS_JSON_NONE, "token %u", i);
+        } else if (kind == CS_JSON_INTEGER || kind == CS_JSON_REAL) {
+            int64_t integer;
+            double number;
+            cs_json_integer(token, text, &integer);
+            if (cs_decimal(text + token.start_bytes, size, &number)) {
+                char *copy = strndup((const char *)text + token.start_bytes, size);
+                CHECK(copy != NULL && strtod(copy, NULL) == number, "%s", copy);
+                free(copy);
+            }
+        }
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2)
+        return 0;
+    const uint8_t *text = data + 2;
+    size -= 2;
+    struct scan whole = scan_whole(text, size);
+    struct scan split = scan_split(text, size, size == 0 ? 0 : data[0] * size / 255);
+    struct scan steps = scan_steps(text, size, 1 + data[1] % 16);
+    check_same(&whole, &split);
+    check_same(&whole, &steps);
+    if (whole.status == CS_OK)
+        read_all(&whole, text);
+    cs_json_tape_free(&whole.tape);
+    cs_json_tape_free(&split.tape);
+    cs_json_tape_free(&steps.tape);
+    return 0;
+}

@@ -1,0 +1,29 @@
+/* The only allocation of the scanner fails: a typed error, and nothing is lost or leaked. */
+#include "../scan/json_feeding.h"
+
+static int allocations_left;
+
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return allocations_left-- > 0 ? __real_realloc(memory, size) : NULL;
+}
+
+int main(void)
+{
+    uint8_t text[2001] = "[";
+    for (size_t i = 0; i < 999; i++)
+        memcpy(text + 1 + 2 * i, "1,", 2);
+    memcpy(text + 1999, "1]", 2);
+    /* 1,001 tokens: 64, 128, 256, 512, 1024. */
+    for (int allowed = 0; allowed <= 5; allowed++) {
+        allocations_left = allowed;
+        struct scan scan = scan_whole(text, sizeof text);
+        CHECK(scan.status == (allowed < 5 ? CS_NO_MEMORY : CS_OK), "%d allowed: %d", allowed,
+              scan.status);
+        cs_json_tape_free(&scan.tape);
+    }
+    return 0;
+}

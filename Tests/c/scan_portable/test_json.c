@@ -1,0 +1,2 @@
+/* The scanner without vector instructions. */
+#include "../scan/test_json.c"
