@@ -300,8 +300,9 @@ void ct_peer_down(ct_peer *peer, ct_status status) {
     close_stream(&peer->streams[0], status);
     close_path(peer, status);
     while (!ct_link_is_empty(&peer->transfers)) {
-        ct_transfer_finish(
-            ct_container(peer->transfers.next, ct_transfer, peer_node), status);
+        ct_transfer *transfer = ct_container(peer->transfers.next, ct_transfer, peer_node);
+        int has_ended = transfer->phase == CT_PHASE_DRAINING;
+        ct_transfer_finish(transfer, has_ended ? transfer->status : status);
     }
     ct_event_node *event = peer->down_event;
     peer->down_event = NULL;

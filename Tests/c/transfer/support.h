@@ -16,7 +16,7 @@
     do {                                                                                           \
         if (!(condition)) {                                                                        \
             fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);              \
-            exit(1);                                                                               \
+            abort();                                                                               \
         }                                                                                          \
     } while (0)
 
@@ -27,7 +27,7 @@
             fprintf(                                                                               \
                 stderr, "%s:%d: %s: %s, not %s\n", __FILE__, __LINE__, #expression,                \
                 ct_status_message(status_), ct_status_message(expected));                          \
-            exit(1);                                                                               \
+            abort();                                                                               \
         }                                                                                          \
     } while (0)
 
