@@ -17,7 +17,7 @@ public final class Family<Child: Sendable>: Sendable {
     }
 
     init(labels: [String], limit: Int, make: @escaping @Sendable () -> Child) {
-        for label in labels { precondition(isLabelName(label), "bad label name '\(label)'") }
+        for label in labels where !isLabelName(label) { fatalError("bad label name '\(label)'") }
         self.labels = labels
         self.limit = limit
         self.make = make

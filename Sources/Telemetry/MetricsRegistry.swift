@@ -114,9 +114,10 @@ public final class MetricsRegistry: Sendable {
     private func register(
         _ name: String, _ help: String, _ kind: Exposition.Kind, _ samples: @escaping Write
     ) {
-        precondition(isMetricName(name), "bad metric name '\(name)'")
+        // Not `precondition`, which drops its message from release builds.
+        guard isMetricName(name) else { fatalError("bad metric name '\(name)'") }
         metrics.withLock { metrics in
-            precondition(metrics[name] == nil, "metric '\(name)' is registered twice")
+            guard metrics[name] == nil else { fatalError("metric '\(name)' is registered twice") }
             metrics[name] = { page in
                 page.header(name, help, kind)
                 samples(&page)

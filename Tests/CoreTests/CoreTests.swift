@@ -1,0 +1,127 @@
+import Core
+import Foundation
+import Testing
+
+@Suite struct SocketAddressTests {
+    @Test(
+        arguments: [
+            ("10.0.0.7:8000", "10.0.0.7", 8000), ("[fd00::7]:8000", "fd00::7", 8000),
+            ("[::]:0", "::", 0), ("engine.local:65535", "engine.local", 65535),
+            (":9090", "0.0.0.0", 9090),
+        ] as [(String, String, UInt16)])
+    func parses(_ text: String, _ host: String, _ port: UInt16) throws {
+        let address = try SocketAddress(parsing: text)
+        #expect(address == SocketAddress(host: host, port: port))
+        #expect(try SocketAddress(parsing: address.description) == address)
+    }
+
+    @Test(arguments: [
+        ("10.0.0.7", "has no port"), ("", "has no port"), ("a:", "has no port between 0 and 65535"),
+        ("a:65536", "has no port between 0 and 65535"), ("a:-1", "has no port between 0 and 65535"),
+        ("a:+1", "has no port between 0 and 65535"), ("a:http", "has no port between 0 and 65535"),
+        ("fd00::7:8000", "has an IPv6 host without brackets"),
+        ("[10.0.0.7]:80", "has brackets but is not IPv6"),
+    ])
+    func refuses(_ text: String, _ problem: String) {
+        let error = #expect(throws: AddressError.self) { try SocketAddress(parsing: text) }
+        #expect(error?.description == "address '\(text)' \(problem)")
+    }
+
+    @Test func printsBracketsRoundIPv6() {
+        #expect(SocketAddress(host: "::1", port: 1).description == "[::1]:1")
+        #expect(SocketAddress(host: "h", port: 1).description == "h:1")
+    }
+}
+
+@Suite struct APIErrorTests {
+    @Test func bodyIsVLLMs() throws {
+        let error = APIError.badRequest("no \"model\"\n", param: "body.model")
+        #expect(
+            error.body
+                == #"{"error":{"message":"no \"model\"\n","type":"BadRequestError","#
+                + #""param":"body.model","code":400}}"#)
+        let object = try JSONSerialization.jsonObject(with: Data(error.body.utf8))
+        let fields = try #require((object as? [String: [String: Any]])?["error"])
+        #expect(fields["message"] as? String == "no \"model\"\n")
+        #expect(fields["code"] as? Int == 400)
+    }
+
+    @Test func withoutParamItIsNull() {
+        #expect(APIError.notFound("x").body.contains(#""param":null,"code":404"#))
+    }
+
+    @Test func droppedNamesItsReason() {
+        let error = APIError.dropped(status: 429, reason: .saturated, "full")
+        #expect(
+            error.headers == [
+                APIError.Header("x-llm-d-request-dropped-reason", "rejected-saturated")
+            ])
+        #expect(error.type == "TooManyRequests")
+        #expect(
+            APIError.dropped(status: 503, reason: .noEndpoints, "none").type
+                == "ServiceUnavailable")
+    }
+}
+
+@Suite struct JSONEscapingTests {
+    @Test func agreesWithFoundationForEveryControlAndAFewMore() throws {
+        let text =
+            (0..<0x30).compactMap(Unicode.Scalar.init).map(String.init).joined()
+            + "\"\\/ é € 😀 \u{7f}\u{2028}"
+        let read = try JSONSerialization.jsonObject(
+            with: Data("\"\(text.jsonEscaped)\"".utf8), options: .fragmentsAllowed)
+        #expect(read as? String == text)
+    }
+
+    @Test func escapes() {
+        #expect("a\"\\\n\r\t\u{1}\u{1f}/".jsonEscaped == #"a\"\\\n\r\t\u0001\u001f/"#)
+    }
+}
+
+@Suite struct ServerRoleTests {
+    @Test(
+        arguments: [
+            (nil, ServerRole.both, true, true), ("prefill", .prefill, true, false),
+            ("decode", .decode, false, true), ("prefill-decode", .prefillDecode, true, true),
+            ("encode", .encode, false, false), ("encode-prefill", .encodePrefill, true, false),
+            ("encode-prefill-decode", .encodePrefillDecode, true, true),
+            ("both", .both, true, true),
+            ("nonsense", .both, true, true),
+        ] as [(String?, ServerRole, Bool, Bool)])
+    func rolesByLabel(_ label: String?, _ role: ServerRole, _ prefill: Bool, _ decode: Bool) {
+        let labels = label.map { [ServerRole.label: $0] } ?? [:]
+        let server = ModelServer(
+            name: "a", address: SocketAddress(host: "h", port: 1), labels: labels)
+        #expect(server.role == role)
+        #expect(server.role.takesPrefill == prefill)
+        #expect(server.role.takesDecode == decode)
+        #expect(server.metricsAddress == server.address)
+    }
+
+    @Test func tiersFromFastToSlow() {
+        #expect(Tier.allCases.sorted() == [.gpu, .cpu, .disk, .remote])
+    }
+}
+
+@Suite struct MonotonicTimeTests {
+    @Test func arithmetic() {
+        let start = MonotonicTime(nanoseconds: 1_000)
+        let later = start + .microseconds(2)
+        #expect(later.nanoseconds == 3_000)
+        #expect(later - start == .microseconds(2))
+        #expect(start - later == .microseconds(-2))
+        #expect(start < later)
+        #expect((start + .nanoseconds(-5_000)).nanoseconds == 0)
+    }
+
+    @Test func doesNotRunBackwards() {
+        let first = MonotonicTime.now
+        #expect(MonotonicTime.now >= first)
+    }
+
+    @Test func durations() {
+        #expect(Duration.seconds(2).nanoseconds == 2_000_000_000)
+        #expect(Duration(seconds: 0.25) == .milliseconds(250))
+        #expect(Duration.milliseconds(1500).seconds == 1.5)
+    }
+}
