@@ -36,7 +36,7 @@ public struct ConfigValue {
 
     /// A value without content, which reads as a section without keys. It stands where this does.
     public func empty(path: String) -> ConfigValue {
-        ConfigValue(node: Node("", Tag(.null)), file: file, path: path, parent: line)
+        ConfigValue(node: Node("", Tag(.null), .plain), file: file, path: path, parent: line)
     }
 
     /// Counted from 1. An empty value stands where its parent does.

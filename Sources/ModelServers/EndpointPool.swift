@@ -101,11 +101,11 @@ public final class EndpointPool: Sendable {
             let models = isComplete ? Set(state.modelsByID.values.joined()).sorted() : nil
             state.snapshot = PoolSnapshot(
                 generation: before.generation + 1, members: members, models: models)
-            generation.store(state.snapshot.generation, ordering: .releasing)
-            // Under the lock, so that observers see changes in their order.
+            // Under the lock, so that observers see changes in their order and before requests do.
             for observer in state.observers {
                 observer(before, state.snapshot)
             }
+            generation.store(state.snapshot.generation, ordering: .releasing)
         }
     }
 }

@@ -85,6 +85,7 @@ final class Desk: @unchecked Sendable {
     func lay(_ request: SchedulingRequest, isEligible: (PoolMember) -> Bool) {
         cycle.context.request = request
         cycle.context.endpoints = snapshot.endpoints
+        cycle.context.poolGeneration = snapshot.generation
         cycle.context.loads.removeAll(keepingCapacity: true)
         cycle.context.inFlight.removeAll(keepingCapacity: true)
         cycle.eligible.removeAll(keepingCapacity: true)

@@ -39,7 +39,10 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
             }
 
         var lines = ["apiVersion: llm-d.ai/v1alpha1", "kind: EndpointPickerConfig", "plugins:"]
-        if self == .precise { lines.append("- type: precise-prefix-cache-producer") }
+        if self == .precise {
+            lines.append("- type: precise-prefix-cache-producer")
+            lines.append("  parameters: {speculativeIndexing: true}")
+        }
         for scorer in scorers {
             lines.append("- type: \(scorer.name)")
             if scorer.name == "prefix-cache-scorer" { lines.append("  parameters: {\(producer)}") }

@@ -28,6 +28,7 @@ public final class Scheduler: Sendable {
     ) throws(SchedulingFailure) -> SchedulingResult {
         guard !cycle.eligible.isEmpty else { throw .noEndpoints }
         cycle.profiles = profiles
+        cycle.context.forgetPrefixMatches()
         for producer in producers {
             producer.produce(into: &cycle.context)
         }

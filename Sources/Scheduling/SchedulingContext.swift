@@ -33,7 +33,7 @@ public struct SchedulingRequest {
 }
 
 /// How much of a prompt each endpoint holds in its prefix cache, by one producer.
-public struct PrefixMatch {
+public struct PrefixCacheMatch {
     /// The name of the producer.
     public let producer: String
     /// Tokens per block.
@@ -69,6 +69,8 @@ public struct PrefixMatch {
 public struct SchedulingContext {
     /// The pool. Candidates are indices into this array.
     public var endpoints: [Endpoint] = []
+    /// Names the contents of `endpoints`: equal numbers mean equal endpoints. Nil if not known.
+    public var poolGeneration: Int?
     /// The load of each endpoint as last scraped.
     public var loads: [ServerLoad] = []
     /// The requests that this router has in flight at each endpoint.
@@ -76,7 +78,7 @@ public struct SchedulingContext {
     /// The request.
     public var request: SchedulingRequest
     /// What the producers of prefix matches found out.
-    public var prefixMatches: [PrefixMatch] = []
+    public var prefixMatches: [PrefixCacheMatch] = []
 
     /// Makes a context without endpoints.
     public init(request: SchedulingRequest) {
@@ -84,8 +86,13 @@ public struct SchedulingContext {
     }
 
     /// The match by a producer; nil if it has found out nothing about this request.
-    public func prefixMatch(by producer: String) -> PrefixMatch? {
+    public func prefixMatch(by producer: String) -> PrefixCacheMatch? {
         prefixMatches.first { $0.producer == producer && $0.totalBlocks > 0 }
+    }
+
+    /// Forgets what is known of the last request's prefix; keeps the storage.
+    mutating func forgetPrefixMatches() {
+        for index in prefixMatches.indices { prefixMatches[index].totalBlocks = 0 }
     }
 
     /// Where a producer writes its match: an index into ``prefixMatches``, already reset.
@@ -95,7 +102,7 @@ public struct SchedulingContext {
             index = known
         } else {
             index = prefixMatches.count
-            prefixMatches.append(PrefixMatch(producer: producer))
+            prefixMatches.append(PrefixCacheMatch(producer: producer))
         }
         prefixMatches[index].reset(endpointCount: endpoints.count, blockSize: blockSize)
         return index

@@ -1,0 +1,138 @@
+public import Configuration
+public import Core
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+/// Reads lists of endpoints: discovery files, and the arguments of `--endpoint`.
+public enum EndpointFile {
+    /// A longer file is refused.
+    public static let maximumBytes = 1 << 20
+
+    /// Reads a file; see ``servers(parsing:file:)``.
+    public static func servers(at path: String) throws(ConfigError) -> [ModelServer] {
+        try servers(parsing: try text(at: path), file: path)
+    }
+
+    /// Reads a document in YAML or JSON, as upstream's `file-discovery` has it:
+    ///
+    ///     endpoints:
+    ///     - name: decode-0
+    ///       namespace: default          # optional; becomes part of the name
+    ///       address: 10.0.0.7           # IPv4, IPv6 or a name
+    ///       port: "8000"
+    ///       labels: {llm-d.ai/role: decode}
+    ///
+    /// and beyond upstream `metricsPort` (a port at the same address), `eventsEndpoint` and
+    /// `replayEndpoint` (ZMQ endpoints of the engine's KV events).
+    public static func servers(
+        parsing text: String, file: String
+    ) throws(ConfigError) -> [ModelServer] {
+        let root = try ConfigValue(parsing: text, file: file)
+        return try root.section { (section) throws(ConfigError) in
+            var servers: [ModelServer] = []
+            for entry in try section.required("endpoints").list() {
+                let server = try server(entry)
+                if let twin = servers.first(where: { collide($0, server) }) {
+                    throw entry.error("has the name or the address of '\(twin.name)'")
+                }
+                servers.append(server)
+            }
+            return servers
+        }
+    }
+
+    /// Reads `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…`
+    /// and `replay=…`; or only `host:port`, which is the name then, too.
+    public static func server(
+        parsing argument: String, option: String
+    ) throws(ConfigError) -> ModelServer {
+        func error(_ problem: String) -> ConfigError {
+            ConfigError(file: option, line: nil, problem: "'\(argument)' \(problem)")
+        }
+        func address(_ text: String) throws(ConfigError) -> SocketAddress {
+            do {
+                return try SocketAddress(parsing: text)
+            } catch let wrong {
+                throw error("has a wrong address: \(wrong)")
+            }
+        }
+        guard argument.contains("=") else {
+            return ModelServer(name: argument, address: try address(argument))
+        }
+        let keys = ["name", "address", "metrics", "role", "events", "replay"]
+        var values: [String: String] = [:]
+        for field in argument.split(separator: ",", omittingEmptySubsequences: false) {
+            let parts = field.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2 else { throw error("is no list of key=value") }
+            guard keys.contains(parts[0]) else {
+                throw error(
+                    "has an unknown key '\(parts[0])'; \(suggestion(for: parts[0], among: keys))")
+            }
+            guard values.updateValue(parts[1], forKey: parts[0]) == nil else {
+                throw error("has '\(parts[0])' twice")
+            }
+        }
+        guard let text = values["address"] else { throw error("needs an 'address'") }
+        let role = values["role"]
+        if let role, ServerRole(rawValue: role) == nil {
+            let roles = ServerRole.allCases.map(\.rawValue)
+            throw error("has an unknown role; \(suggestion(for: role, among: roles))")
+        }
+        return ModelServer(
+            name: values["name"] ?? text, address: try address(text),
+            metricsAddress: try values["metrics"].map { (text) throws(ConfigError) in
+                try address(text)
+            },
+            labels: role.map { [ServerRole.label: $0] } ?? [:],
+            eventsEndpoint: values["events"], replayEndpoint: values["replay"])
+    }
+
+    private static func server(_ entry: ConfigValue) throws(ConfigError) -> ModelServer {
+        try entry.section { (section) throws(ConfigError) in
+            let name = try section.required("name").string()
+            let namespace = try section.optional("namespace")?.string()
+            let host = try section.required("address")
+            let hostText = try host.string()
+            guard !hostText.isEmpty, !hostText.contains(where: { "[]/ ".contains($0) }) else {
+                throw host.error("must be an IP address or a host name")
+            }
+            let port = UInt16(try section.required("port").integer(in: 1...65535))
+            let metricsPort = try section.optional("metricsPort")?.integer(in: 1...65535)
+            return ModelServer(
+                name: namespace.map { "\($0)/\(name)" } ?? name,
+                address: SocketAddress(host: hostText, port: port),
+                metricsAddress: metricsPort.map {
+                    SocketAddress(host: hostText, port: UInt16($0))
+                },
+                labels: try section.optional("labels")?.strings() ?? [:],
+                eventsEndpoint: try section.optional("eventsEndpoint")?.string(),
+                replayEndpoint: try section.optional("replayEndpoint")?.string())
+        }
+    }
+
+    private static func collide(_ one: ModelServer, _ other: ModelServer) -> Bool {
+        one.name == other.name || one.address == other.address
+    }
+
+    private static func text(at path: String) throws(ConfigError) -> String {
+        func error(_ problem: String) -> ConfigError {
+            ConfigError(file: path, line: nil, problem: problem)
+        }
+        guard let file = fopen(path, "re") else {
+            throw error("cannot be opened: \(String(cString: strerror(errno)))")
+        }
+        defer { fclose(file) }
+        var bytes = [UInt8](repeating: 0, count: maximumBytes + 1)
+        let count = fread(&bytes, 1, bytes.count, file)
+        guard ferror(file) == 0 else { throw error("cannot be read") }
+        guard count <= maximumBytes else { throw error("is longer than \(maximumBytes) bytes") }
+        guard let text = String(validating: bytes[..<count], as: UTF8.self) else {
+            throw error("is not UTF-8")
+        }
+        return text
+    }
+}

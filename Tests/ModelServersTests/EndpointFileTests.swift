@@ -1,0 +1,101 @@
+import Configuration
+import Core
+import ModelServers
+import Testing
+
+@Suite struct EndpointFileTests {
+    @Test func readsADiscoveryFile() throws {
+        let servers = try EndpointFile.servers(
+            parsing: """
+                endpoints:
+                - name: decode-0
+                  namespace: prod
+                  address: 10.0.0.7
+                  port: "8000"
+                  labels: {llm-d.ai/role: decode}
+                  metricsPort: 8200
+                  eventsEndpoint: tcp://10.0.0.7:5557
+                  replayEndpoint: tcp://10.0.0.7:5558
+                - {name: v6, address: 'fd00::7', port: 8001}
+                """, file: "e.yaml")
+        #expect(
+            servers == [
+                ModelServer(
+                    name: "prod/decode-0", address: SocketAddress(host: "10.0.0.7", port: 8000),
+                    metricsAddress: SocketAddress(host: "10.0.0.7", port: 8200),
+                    labels: ["llm-d.ai/role": "decode"], eventsEndpoint: "tcp://10.0.0.7:5557",
+                    replayEndpoint: "tcp://10.0.0.7:5558"),
+                ModelServer(name: "v6", address: SocketAddress(host: "fd00::7", port: 8001)),
+            ])
+        #expect(servers[1].address.description == "[fd00::7]:8001")
+    }
+
+    @Test func takesJSONAndAnEmptyList() throws {
+        #expect(try EndpointFile.servers(parsing: #"{"endpoints": []}"#, file: "e.json").isEmpty)
+    }
+
+    @Test(arguments: [
+        (
+            "endpoints:\n- {name: a, adress: x, port: 1}",
+            "e.yaml:2: endpoints[0] needs a 'address'"
+        ),
+        (
+            "endpoints:\n- {name: a, address: x, port: 1, lables: {}}",
+            "e.yaml:2: endpoints[0].lables is not known; did you mean 'labels'?"
+        ),
+        (
+            "endpoints:\n- name: a\n  address: x\n  port: 70000",
+            "e.yaml:4: endpoints[0].port must be from 1 to 65535, not 70000"
+        ),
+        (
+            "endpoints:\n- {name: a, address: x, port: 1}\n- {name: b, address: x, port: 1}",
+            "e.yaml:3: endpoints[1] has the name or the address of 'a'"
+        ),
+        (
+            "endpoints:\n- {name: a, address: '[::1]', port: 1}",
+            "e.yaml:2: endpoints[0].address must be an IP address or a host name"
+        ),
+    ])
+    func errorsSayWhatAndWhere(text: String, expected: String) {
+        let message = #expect(throws: ConfigError.self) {
+            try EndpointFile.servers(parsing: text, file: "e.yaml")
+        }
+        #expect(message?.description == expected)
+    }
+
+    @Test func readsTheArgumentOfAnOption() throws {
+        #expect(
+            try EndpointFile.server(
+                parsing: "name=d,address=127.0.0.1:1,metrics=127.0.0.1:2,role=decode,"
+                    + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:4",
+                option: "--endpoint")
+                == ModelServer(
+                    name: "d", address: SocketAddress(host: "127.0.0.1", port: 1),
+                    metricsAddress: SocketAddress(host: "127.0.0.1", port: 2),
+                    labels: ["llm-d.ai/role": "decode"], eventsEndpoint: "tcp://127.0.0.1:3",
+                    replayEndpoint: "tcp://127.0.0.1:4"))
+        #expect(
+            try EndpointFile.server(parsing: "[::1]:80", option: "--endpoint")
+                == ModelServer(name: "[::1]:80", address: SocketAddress(host: "::1", port: 80)))
+    }
+
+    @Test(arguments: [
+        ("name=a", "--endpoint: 'name=a' needs an 'address'"),
+        ("address=x", "--endpoint: 'address=x' has a wrong address: address 'x' has no port"),
+        (
+            "address=x:1,rol=y",
+            "--endpoint: 'address=x:1,rol=y' has an unknown key 'rol'; did you mean 'role'?"
+        ),
+        (
+            "address=x:1,role=decod",
+            "--endpoint: 'address=x:1,role=decod' has an unknown role; did you mean 'decode'?"
+        ),
+        ("address=x:1,address=x:2", "--endpoint: 'address=x:1,address=x:2' has 'address' twice"),
+    ])
+    func refusesArguments(argument: String, expected: String) {
+        let error = #expect(throws: ConfigError.self) {
+            try EndpointFile.server(parsing: argument, option: "--endpoint")
+        }
+        #expect(error?.description == expected)
+    }
+}

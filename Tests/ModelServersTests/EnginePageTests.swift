@@ -1,0 +1,51 @@
+import Core
+import Foundation
+import ModelServers
+import Testing
+
+@Suite struct EnginePageTests {
+    @Test func readsARealPage() throws {
+        let file = URL(filePath: #filePath).deletingLastPathComponent()
+            .appending(path: "Fixtures/vllm-metrics.txt")
+        let load = try #require(try EnginePage.load(from: Array(Data(contentsOf: file))))
+        #expect(load.waitingCount == 0 && load.runningCount == 0 && load.kvUsage == 0)
+        #expect(load.blockSize == 32)
+        #expect(load.blockCount == 16384)
+    }
+
+    @Test func addsUpRanks() throws {
+        let page = """
+            vllm:num_requests_waiting{engine="0"} 2
+            vllm:num_requests_waiting{engine="1"} 3
+            vllm:num_requests_waiting_by_reason{engine="1"} 9
+            vllm:num_requests_running{engine="0"} 4
+            vllm:kv_cache_usage_perc{engine="0"} 0.25
+            vllm:kv_cache_usage_perc{engine="1"} 0.5
+            vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1
+
+            """
+        let load = try #require(try EnginePage.load(from: Array(page.utf8)))
+        #expect(load.waitingCount == 5 && load.runningCount == 4 && load.kvUsage == 0.5)
+        #expect(load.blockSize == 16 && load.blockCount == 100)
+    }
+
+    @Test func oddValuesDoNoHarm() throws {
+        let page = """
+            vllm:num_requests_waiting NaN
+            vllm:num_requests_running +Inf
+            vllm:kv_cache_usage_perc 7
+
+            """
+        let load = try #require(try EnginePage.load(from: Array(page.utf8)))
+        #expect(load.waitingCount == 0 && load.runningCount == 0 && load.kvUsage == 1)
+        #expect(try EnginePage.load(from: Array("other 1\n".utf8)) == nil)
+    }
+
+    @Test(arguments: [
+        (#"{"object":"list","data":[{"id":"a"},{"id":"b"},{}]}"#, ["a", "b"]),
+        (#"{"data":[]}"#, []), (#"{"data":1}"#, nil), ("x", nil),
+    ])
+    func readsModelLists(body: String, expected: [String]?) {
+        #expect(EnginePage.models(from: Array(body.utf8)) == expected)
+    }
+}
