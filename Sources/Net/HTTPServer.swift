@@ -35,8 +35,8 @@ public struct HTTPServerConfiguration: Sendable {
     }
 }
 
-/// Decides about one request: answers it, or returns who does; nil answers 404. Called on the
-/// exchange's loop.
+/// Decides about one request: answers it completely, or returns who does. Nil without an answer is
+/// 404. Called on the exchange's loop.
 public typealias HTTPServerHandler =
     @Sendable (ServerExchange) -> (any ServerExchangeDelegate)?
 

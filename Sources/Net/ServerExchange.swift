@@ -41,8 +41,6 @@ public final class ServerExchange {
     public let head: HTTPRequestHead
     /// The loop that everything about this exchange happens on.
     public let loop: EventLoop
-    /// The client's address; nil if it is gone already.
-    public let peer: SocketAddress?
     /// Whether the request came by HTTP/2.
     public let isHTTP2: Bool
 
@@ -54,14 +52,16 @@ public final class ServerExchange {
         self.head = HTTPRequestHead(head)
         self.loop = loop
         isHTTP2 = cn_exchange_is_h2(handle)
-        peer = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 80) { text in
+    }
+
+    /// The client's address; nil after the end.
+    public var peer: SocketAddress? {
+        guard let handle else { return nil }
+        let text = withUnsafeTemporaryAllocation(of: CChar.self, capacity: 80) { text in
             let count = cn_exchange_peer(handle, text.baseAddress, text.count)
-            guard count > 0 else { return nil }
-            return try? SocketAddress(
-                parsing: String(
-                    decoding: UnsafeRawBufferPointer(
-                        rebasing: UnsafeRawBufferPointer(text)[..<count]), as: UTF8.self))
+            return String(decoding: UnsafeRawBufferPointer(text).prefix(count), as: UTF8.self)
         }
+        return try? SocketAddress(parsing: text)
     }
 
     /// Starts the response. On HTTP/1 a `content-length` field sets the framing; without one the

@@ -207,7 +207,7 @@ cn_status cn_tls_context_create_client(cn_tls_verify verify, const char *ca_file
 cn_status cn_tls_context_reload(cn_tls_context *context, const char *certificate_file,
                                 const char *key_file, char *problem, size_t problem_bytes);
 /* The certificate as PEM, NUL-terminated; free with cn_free. */
-cn_status cn_tls_context_certificate(const cn_tls_context *context, char **pem_p);
+cn_status cn_tls_context_certificate(cn_tls_context *context, char **pem_p);
 void cn_tls_context_retain(cn_tls_context *context);
 void cn_tls_context_release(cn_tls_context *context);
 void cn_free(void *memory);
