@@ -13,8 +13,6 @@ struct BenchCommand: AsyncParsableCommand {
         subcommands: [TraceCommand.self])
 }
 
-extension SyntheticTrace: ExpressibleByArgument {}
-
 struct TraceCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "trace",
@@ -47,7 +45,7 @@ struct TraceCommand: AsyncParsableCommand {
     var url: String?
 
     @Option(help: "The policies to compare, each on a fresh stack; comma-separated.")
-    var compare = Policy.precise.rawValue
+    var compare = RoutingPolicy.precise.rawValue
 
     @Flag(help: "One JSON object per policy and line.")
     var json = false
@@ -72,10 +70,10 @@ struct TraceCommand: AsyncParsableCommand {
         _ = try url.map(Self.server)
     }
 
-    private func policies() throws -> [Policy] {
+    private func policies() throws -> [RoutingPolicy] {
         try compare.split(separator: ",").map { name in
-            guard let policy = Policy(rawValue: String(name)) else {
-                throw ValidationError("no policy '\(name)'; there are \(Policy.names)")
+            guard let policy = RoutingPolicy(rawValue: String(name)) else {
+                throw ValidationError("no policy '\(name)'; there are \(RoutingPolicy.names)")
             }
             return policy
         }
@@ -120,7 +118,7 @@ struct TraceCommand: AsyncParsableCommand {
     }
 
     private func replayOnFreshStack(
-        _ workload: Workload, _ policy: Policy, on loop: EventLoop
+        _ workload: Workload, _ policy: RoutingPolicy, on loop: EventLoop
     ) async throws -> Report {
         let plan = try StackPlan(
             StackConfiguration(
@@ -163,7 +161,7 @@ struct TraceCommand: AsyncParsableCommand {
         }
         return Report(
             policy: name, workload: workload, outcomes: outcomes, duration: duration,
-            blockSize: SimulatorConfiguration.defaultBlockSize)
+            blockSize: SimulatorConfiguration().blockSize)
     }
 
     private func showProgress(of generator: LoadGenerator, named name: String) async {

@@ -50,9 +50,6 @@ struct ServiceOptions: ParsableArguments {
     }
 }
 
-extension Logger.Level: ExpressibleByArgument {}
-extension LineLogHandler.Format: ExpressibleByArgument {}
-
 /// SIGTERM or SIGINT, from now on.
 struct StopSignal: Sendable {
     private let signals: AsyncStream<Int32>
@@ -60,14 +57,11 @@ struct StopSignal: Sendable {
     /// Starts to watch; the signals do not end the process by themselves any more.
     init(on loop: EventLoop) async throws {
         let (signals, stream) = AsyncStream.makeStream(of: Int32.self)
-        try await withCheckedThrowingContinuation { (watching: CheckedContinuation<Void, any Error>) in
+        try await withCheckedThrowingContinuation {
+            (watching: CheckedContinuation<Void, any Error>) in
             loop.execute {
                 do {
-                    let watcher = try SignalWatcher([SIGTERM, SIGINT], on: loop) {
-                        stream.yield($0)
-                    }
-                    // Both live as long as the process does.
-                    stream.onTermination = { _ in withExtendedLifetime(watcher) {} }
+                    _ = try SignalWatcher([SIGTERM, SIGINT], on: loop) { stream.yield($0) }
                     watching.resume()
                 } catch {
                     watching.resume(throwing: error)

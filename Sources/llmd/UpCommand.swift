@@ -62,8 +62,8 @@ struct UpCommand: AsyncParsableCommand {
 
     @OptionGroup var stack: StackOptions
 
-    @Option(help: "The routing policy: \(Policy.names).")
-    var policy = Policy.precise
+    @Option(help: "The routing policy: \(RoutingPolicy.names).")
+    var policy = RoutingPolicy.precise
 
     @Option(name: .customLong("config"), help: "An EndpointPickerConfig file; instead of --policy.")
     var configFile: String?

@@ -1,0 +1,103 @@
+import ArgumentParser
+import Core
+import Foundation
+import Net
+import Simulator
+import Transfer
+
+struct SimCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sim",
+        abstract: "A model server with vLLM's API whose GPU time is modelled.",
+        discussion: """
+            KV blocks are real memory, prefix caching, KV events and prefill/decode transfers are \
+            real; only the time of the GPU is computed, from published figures.
+            """)
+
+    @Option(help: "The address to listen on.")
+    var host = "127.0.0.1"
+
+    @Option(help: "The port of the HTTP API.")
+    var port: UInt16 = 8200
+
+    @Option(help: "The model it stands for.")
+    var model = "llmd-sim"
+
+    @Option(help: "Names that requests may call the model by, instead of --model; comma-separated.")
+    var servedModelName = ""
+
+    @Option(help: "What part of a request it is meant for: prefill, decode or both.")
+    var role = ServerRole.both
+
+    @Option(help: "Tokens in a KV block.")
+    var blockSize = SimulatorConfiguration().blockSize
+
+    @Option(help: "KV blocks in the pool.")
+    var kvCacheSize = SimulatorConfiguration().blockCount
+
+    @Option(help: "Bytes of memory that stand for a KV block; a multiple of 64.")
+    var blockBytes = SimulatorConfiguration().blockByteCount
+
+    @Option(help: "Sequences that run at once.")
+    var maxNumSeqs = SimulatorConfiguration().maximumRunning
+
+    @Option(help: "Requests that wait for a place; more are refused with 429.")
+    var maxWaitingQueueLength = SimulatorConfiguration().maximumWaiting
+
+    @Option(help: "Tokens of a prompt and its reply together.")
+    var maxModelLen = SimulatorConfiguration().maximumModelLength
+
+    @Option(help: "The seed of block hashes, as PYTHONHASHSEED.")
+    var hashSeed = SimulatorConfiguration().hashSeed
+
+    @Option(help: "Determines jitter and replies.")
+    var seed: UInt64 = 0
+
+    @Option(help: "The ZMQ endpoint of KV events.")
+    var zmqEndpoint: String?
+
+    @Option(help: "The ZMQ endpoint that replays KV events.")
+    var kvEventsReplayEndpoint: String?
+
+    @Option(help: "The port where other engines pull KV blocks; 0 takes a free one.")
+    var kvTransferPort: UInt16 = 0
+
+    @Option(help: "The path that a pull must take: memfd or tcp; default: the best there is.")
+    var kvTransferPath: TransferPath?
+
+    @Option(help: "Prompt tokens per second, instead of the published figure.")
+    var prefillTokensPerSecond: Double?
+
+    @Option(help: "Milliseconds from one token to the next, instead of the published figure.")
+    var interTokenLatency: Double?
+
+    func run() async throws {
+        var configuration = SimulatorConfiguration()
+        configuration.address = SocketAddress(host: host, port: port)
+        configuration.model = model
+        configuration.servedModelNames = servedModelName.split(separator: ",").map(String.init)
+        configuration.role = role
+        configuration.blockSize = blockSize
+        configuration.blockCount = kvCacheSize
+        configuration.blockByteCount = blockBytes
+        configuration.maximumRunning = maxNumSeqs
+        configuration.maximumWaiting = maxWaitingQueueLength
+        configuration.maximumModelLength = min(maxModelLen, kvCacheSize * blockSize)
+        configuration.hashSeed = hashSeed
+        configuration.seed = seed
+        configuration.eventsEndpoint = zmqEndpoint
+        configuration.replayEndpoint = kvEventsReplayEndpoint
+        configuration.transferAddress = SocketAddress(host: host, port: kvTransferPort)
+        if let kvTransferPath { configuration.transferPaths = [kvTransferPath] }
+        if let prefillTokensPerSecond {
+            configuration.latency.prefillTokensPerSecond = prefillTokensPerSecond
+        }
+        if let interTokenLatency {
+            configuration.latency.interTokenLatency = Duration(seconds: interTokenLatency / 1000)
+        }
+        let stop = try await StopSignal(on: EventLoop.start(name: "signals"))
+        let engine = try await SimulatorServer.start(configuration)
+        await stop.serve()
+        await engine.drain(within: .seconds(10))
+    }
+}
