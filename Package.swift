@@ -124,8 +124,18 @@ let package = Package(
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),
         tests(of: "Core"),
-        tests(of: "ExtProc", ["Core", "RequestPipeline"], fixtures: true),
-        tests(of: "Gateway", ["Core", "Net", "RequestPipeline"]),
+        tests(
+            of: "ExtProc",
+            [
+                "Core", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "SchedulingPlugins", "Telemetry",
+            ], fixtures: true),
+        tests(
+            of: "Gateway",
+            [
+                "Core", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "SchedulingPlugins", "Telemetry",
+            ]),
         tests(of: "Hashing", fixtures: true),
         tests(of: "KVIndex", ["Core", "Hashing"], fixtures: true),
         tests(of: "KVIndexIO", ["Core", "KVIndex", "Messaging", "Net"]),
@@ -136,7 +146,7 @@ let package = Package(
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),
         tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
-        tests(of: "Sidecar", ["Core", "Net", "Scan"]),
+        tests(of: "Sidecar", ["Core", "Net", "Scan", "Telemetry"], fixtures: true),
         tests(of: "Simulator", ["Core", "Hashing", "Net", "Scan", "Transfer"], fixtures: true),
         tests(of: "Stack", ["Core"]),
         tests(of: "Telemetry", [logging]),

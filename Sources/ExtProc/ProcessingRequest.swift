@@ -123,7 +123,7 @@ package struct ProcessingRequest {
 
 /// The headers of a message (`envoy.config.core.v3.HeaderMap`), read in place.
 package struct HeaderList {
-    fileprivate let bytes: UnsafeRawBufferPointer
+    let bytes: UnsafeRawBufferPointer
 
     /// Calls `body` with each header in order. Envoy sends values in `raw_value`; `value` is
     /// taken where that is empty.

@@ -32,12 +32,12 @@ package struct ProcessingResponseWriter {
     /// The answer to headers. `destination` is what the load balancer reads: it goes into the
     /// dynamic metadata, and the route is computed anew.
     package mutating func headers(
-        _ side: Side, set: [APIError.Header], remove: [String] = [], destination: String? = nil
+        _ side: Side, _ mutations: [HeaderMutation], destination: String? = nil
     ) {
         writer.frame { writer in
             writer.message(side.headersField) { response in
                 response.message(1) { common in
-                    common.message(2) { Self.mutation(set: set, remove: remove, to: &$0) }
+                    common.message(2) { Self.write(mutations, to: &$0) }
                     if destination != nil { common.unsigned(5, 1) }
                 }
             }
@@ -67,12 +67,12 @@ package struct ProcessingResponseWriter {
 
     /// Ends the exchange with a response of the router's own.
     package mutating func immediate(
-        status: Int, headers: [APIError.Header], body: String
+        status: Int, headers: [HeaderMutation], body: String
     ) {
         writer.frame { writer in
             writer.message(7) { immediate in
                 immediate.message(1) { $0.unsigned(1, UInt64(clamping: status)) }
-                immediate.message(2) { Self.mutation(set: headers, remove: [], to: &$0) }
+                immediate.message(2) { Self.write(headers, to: &$0) }
                 immediate.string(3, body)
             }
         }
@@ -100,18 +100,19 @@ package struct ProcessingResponseWriter {
     /// HeaderMutation{set_headers=1: HeaderValueOption{header=1: HeaderValue}, remove_headers=2}.
     /// Values travel as `raw_value`; the append action stays unset, as the protocol wants it for
     /// "add or replace".
-    private static func mutation(
-        set: [APIError.Header], remove: [String], to writer: inout ProtobufWriter
-    ) {
-        for field in set {
-            writer.message(1) { option in
-                option.message(1) { header in
-                    header.string(1, field.name)
-                    header.string(3, field.value)
+    private static func write(_ mutations: [HeaderMutation], to writer: inout ProtobufWriter) {
+        for mutation in mutations {
+            switch mutation {
+            case .set(let name, let value):
+                writer.message(1) { option in
+                    option.message(1) { header in
+                        header.string(1, name)
+                        header.string(3, value)
+                    }
                 }
+            case .remove(let name): writer.string(2, name)
             }
         }
-        for name in remove { writer.string(2, name) }
     }
 
     /// dynamic_metadata=8: {"envoy.lb": {"x-gateway-destination-endpoint": destination}}.

@@ -54,11 +54,12 @@ private struct Messages: Decodable {
                 {
                     $0.headers(
                         .request,
-                        set: [
-                            .init("x-gateway-destination-endpoint", "10.0.0.7:8000"),
-                            .init("content-length", "512"),
-                            .init("x-long", String(repeating: "v", count: 300)),
-                        ], remove: ["x-llm-d-inference-objective"], destination: "10.0.0.7:8000")
+                        [
+                            .set(name: "x-gateway-destination-endpoint", value: "10.0.0.7:8000"),
+                            .set(name: "content-length", value: "512"),
+                            .set(name: "x-long", value: String(repeating: "v", count: 300)),
+                            .remove(name: "x-llm-d-inference-objective"),
+                        ], destination: "10.0.0.7:8000")
                 }
             ),
             ("request body, 17000 bytes", { $0.body(.request, "a", count: 17_000, end: false) }),
@@ -66,7 +67,7 @@ private struct Messages: Decodable {
             ("request body, empty and last", { $0.body(.request, "b", count: 0, end: true) }),
             (
                 "response headers",
-                { $0.headers(.response, set: [.init("x-went-into-resp-headers", "true")]) }
+                { $0.headers(.response, [.set(name: "x-went-into-resp-headers", value: "true")]) }
             ),
             ("response body, 200 bytes", { $0.body(.response, "c", count: 200, end: false) }),
             ("request trailers", { $0.trailers(.request) }),
@@ -77,8 +78,10 @@ private struct Messages: Decodable {
                     $0.immediate(
                         status: 503,
                         headers: [
-                            .init("content-type", "application/json"),
-                            .init("x-llm-d-request-dropped-reason", "rejected-no-endpoints"),
+                            .set(name: "content-type", value: "application/json"),
+                            .set(
+                                name: "x-llm-d-request-dropped-reason",
+                                value: "rejected-no-endpoints"),
                         ], body: "{\"error\":{}}")
                 }
             ),

@@ -132,3 +132,53 @@ struct SplitMix64: RandomNumberGenerator {
         return mixed ^ (mixed >> 31)
     }
 }
+
+/// Messages as a data plane sends them.
+enum Request {
+    static func requestHeaders(
+        _ headers: [(String, String)], end: Bool = false, metadata: [UInt8] = []
+    ) -> [UInt8] {
+        field(2, headerMap(headers) + (end ? [0x18, 1] : [])) + metadata
+    }
+
+    static func responseHeaders(_ headers: [(String, String)], end: Bool = false) -> [UInt8] {
+        field(3, headerMap(headers) + (end ? [0x18, 1] : []))
+    }
+
+    static func requestBody(_ body: some Sequence<UInt8>, end: Bool = false) -> [UInt8] {
+        field(4, field(1, Array(body)) + (end ? [0x10, 1] : []))
+    }
+
+    static func responseBody(_ body: String, end: Bool = false) -> [UInt8] {
+        field(5, field(1, Array(body.utf8)) + (end ? [0x10, 1] : []))
+    }
+
+    static let requestTrailers = field(6, [])
+    static let responseTrailers = field(7, [])
+
+    /// metadata_context with the subset hint.
+    static func subset(_ endpoints: [String]) -> [UInt8] {
+        let values = endpoints.flatMap { field(1, field(3, Array($0.utf8))) }
+        let key = "x-gateway-destination-endpoint-subset"
+        let hint = field(1, field(1, Array(key.utf8)) + field(2, field(6, values)))
+        return field(8, field(1, field(1, Array("envoy.lb.subset_hint".utf8)) + field(2, hint)))
+    }
+
+    private static func headerMap(_ headers: [(String, String)]) -> [UInt8] {
+        field(
+            1,
+            headers.flatMap { name, value in
+                field(1, field(1, Array(name.utf8)) + field(3, Array(value.utf8)))
+            })
+    }
+
+    private static func field(_ number: UInt8, _ content: [UInt8]) -> [UInt8] {
+        var length: [UInt8] = []
+        var rest = content.count
+        repeat {
+            length.append(UInt8(rest & 0x7F) | (rest > 0x7F ? 0x80 : 0))
+            rest >>= 7
+        } while rest > 0
+        return [number << 3 | 2] + length + content
+    }
+}

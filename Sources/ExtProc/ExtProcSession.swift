@@ -1,0 +1,204 @@
+package import Core
+package import Net
+internal import Relay
+package import RequestPipeline
+
+/// One HTTP exchange of the data plane as an external processor sees it: messages in, messages
+/// out. Knows no socket. Belongs to one thread.
+///
+/// Nothing is answered before the request is complete; then come the header response with the
+/// decision and the whole body, and everything of the response is answered as it comes. The only
+/// processing mode is FULL_DUPLEX_STREAMED both ways, with headers and trailers sent.
+package final class ExtProcSession {
+    /// What to do after an event, besides sending what was written.
+    package enum Action {
+        /// Wait for the next message.
+        case proceed
+        /// Find the tokens of the prompt; the answer goes to ``tokenized(_:to:)``.
+        case tokenize(TokenizeRequest)
+        /// End the call.
+        case end(GRPCStatus)
+    }
+
+    private enum State {
+        case awaitingHeaders
+        case receiving
+        case deciding
+        case awaitingResponse
+        case responding
+        case ended
+    }
+
+    private let router: Router
+    private let ignoresSubset: Bool
+    private var state = State.awaitingHeaders
+    private var request: RequestSession?
+    private var headers = RequestHeaders()
+    /// How the request ends: with its headers, its body or its trailers.
+    private var hasBody = true
+    private var hasTrailers = false
+    /// What of the request body is still to be written.
+    private var outgoing: (body: [UInt8], offset: Int)?
+
+    /// Makes a session for one stream. With `ignoresSubset` the data plane's subset hint is not
+    /// looked at.
+    package init(router: Router, ignoresSubset: Bool) {
+        self.router = router
+        self.ignoresSubset = ignoresSubset
+    }
+
+    /// Whether ``writeBody(to:)`` has something to write.
+    package var hasOutgoingBody: Bool { outgoing != nil }
+
+    /// Whether nothing more is expected.
+    package var isComplete: Bool { state == .ended }
+
+    /// Takes a message; it is not kept.
+    package func received(
+        _ bytes: UnsafeRawBufferPointer, to writer: inout ProcessingResponseWriter
+    ) -> Action {
+        do {
+            return try handle(ProcessingRequest(decoding: bytes), to: &writer)
+        } catch {
+            request?.completed(.failed(.badRequest(error.description)))
+            state = .ended
+            return .end(.invalidArgument(error.description))
+        }
+    }
+
+    /// The answer to ``Action/tokenize(_:)``.
+    package func tokenized(
+        _ result: Result<[UInt32], APIError>, to writer: inout ProcessingResponseWriter
+    ) -> Action {
+        guard state == .deciding, let request else { return .proceed }
+        return perform(request.tokenized(result), to: &writer)
+    }
+
+    /// Writes the next chunk of the request body. Called while ``hasOutgoingBody``, as fast as the
+    /// data plane takes it.
+    package func writeBody(to writer: inout ProcessingResponseWriter) {
+        guard let (body, offset) = outgoing else { return }
+        let end = min(offset + ProcessingResponseWriter.maximumChunkBytes, body.count)
+        let isLast = end == body.count
+        body.withUnsafeBytes { bytes in
+            writer.body(
+                .request, UnsafeRawBufferPointer(rebasing: bytes[offset..<end]),
+                endOfStream: isLast && !hasTrailers)
+        }
+        outgoing = isLast ? nil : (body, end)
+        if isLast, hasTrailers { writer.trailers(.request) }
+    }
+
+    /// The stream is gone, for whatever reason.
+    package func closed() {
+        request?.completed(.clientGone)
+        state = .ended
+        outgoing = nil
+    }
+
+    private func handle(
+        _ message: ProcessingRequest, to writer: inout ProcessingResponseWriter
+    ) throws(ProtobufError) -> Action {
+        switch (message.event, state) {
+        case (.requestHeaders(let list, let endOfStream), .awaitingHeaders):
+            return try begin(message, list, endOfStream: endOfStream, to: &writer)
+        case (.requestBody(let bytes, let endOfStream), .receiving):
+            guard let request else { return .proceed }
+            let action = perform(request.received(bytes), to: &writer)
+            guard endOfStream, state == .receiving else { return action }
+            return perform(request.receivedEnd(), to: &writer)
+        case (.requestTrailers, .receiving):
+            guard let request else { return .proceed }
+            hasTrailers = true
+            return perform(request.receivedEnd(), to: &writer)
+        // A response before the decision is the data plane's own, such as to a timeout.
+        case (.responseHeaders(let list, let endOfStream), .receiving),
+            (.responseHeaders(let list, let endOfStream), .deciding),
+            (.responseHeaders(let list, let endOfStream), .awaitingResponse):
+            state = .responding
+            request?.responseStarted(status: try RequestHeaders(list).status)
+            writer.headers(.response, [.set(name: "x-went-into-resp-headers", value: "true")])
+            if endOfStream { finish() }
+        case (.responseBody(let bytes, let endOfStream), .responding):
+            request?.responseBody(bytes)
+            writer.body(.response, bytes, endOfStream: endOfStream)
+            if endOfStream { finish() }
+        case (.responseTrailers, .responding):
+            writer.trailers(.response)
+            finish()
+        // After a response of the router's own, parts of the request may still be on their way.
+        case (.requestBody, .ended), (.requestTrailers, .ended): break
+        default: throw ProtobufError(problem: "comes out of order")
+        }
+        return .proceed
+    }
+
+    private func begin(
+        _ message: ProcessingRequest, _ list: HeaderList, endOfStream: Bool,
+        to writer: inout ProcessingResponseWriter
+    ) throws(ProtobufError) -> Action {
+        headers = try RequestHeaders(list)
+        let path = headers.value(ofHeader: ":path") ?? "/"
+        let request = RequestSession(
+            router: router, method: headers.value(ofHeader: ":method") ?? "GET",
+            path: path.prefix { $0 != "?" }, headers: headers)
+        if !ignoresSubset, let hint = try message.subsetHint() {
+            // What is no address names no endpoint.
+            request.subset = hint.compactMap { try? SocketAddress(parsing: $0) }
+        }
+        self.request = request
+        hasBody = !endOfStream
+        state = .receiving
+        return perform(request.begin(endOfBody: endOfStream), to: &writer)
+    }
+
+    private func perform(_ step: Step, to writer: inout ProcessingResponseWriter) -> Action {
+        switch step {
+        case .more: return .proceed
+        case .tokenize(let question):
+            state = .deciding
+            return .tokenize(question)
+        case .route(let decision):
+            state = .awaitingResponse
+            route(decision, to: &writer)
+            return .proceed
+        case .reject(let error):
+            state = .ended
+            reject(error, to: &writer)
+            return .end(.ok)
+        }
+    }
+
+    private func route(_ decision: Decision, to writer: inout ProcessingResponseWriter) {
+        let endpoints = [decision.endpoint] + decision.fallbacks
+        let destination = endpoints.map(\.address).joined(separator: ",")
+        var mutations = decision.headers
+        mutations.append(.set(name: "x-gateway-destination-endpoint", value: destination))
+        if let trace = traceMutations(of: headers) { mutations += trace }
+        let body: [UInt8] =
+            switch decision.body {
+            case .unchanged: request?.body ?? []
+            case .replaced(let bytes): bytes
+            }
+        if hasBody {
+            mutations.append(.set(name: "content-length", value: String(body.count)))
+            outgoing = (body, 0)
+        }
+        mutations += headers.removals(sparing: mutations)
+        writer.headers(.request, mutations, destination: destination)
+    }
+
+    private func reject(_ error: APIError, to writer: inout ProcessingResponseWriter) {
+        var headers: [HeaderMutation] = [.set(name: "content-type", value: "application/json")]
+        if let request {
+            headers.append(.set(name: "x-request-id", value: request.requestID))
+        }
+        headers += error.headers.map { .set(name: $0.name, value: $0.value) }
+        writer.immediate(status: error.status, headers: headers, body: error.body)
+    }
+
+    private func finish() {
+        request?.completed(.finished)
+        state = .ended
+    }
+}

@@ -1,0 +1,31 @@
+public import Core
+public import Net
+
+/// How the gateway serves clients.
+public struct GatewayConfiguration: Sendable {
+    /// Where clients connect.
+    public var address: SocketAddress
+    /// The side of the clients: TLS, limits, timeouts.
+    public var server = HTTPServerConfiguration()
+    /// The side of the model servers: limits, timeouts.
+    public var client = Self.engineClient
+    /// Requests served at once; above it clients get 503 and `retry-after`.
+    public var maximumConcurrentRequests = 10_000
+    /// Whether responses name the endpoints that served them, in `x-llmd-decode` and
+    /// `x-llmd-prefill`.
+    public var revealsEndpoints = false
+
+    /// Makes a configuration with the defaults above.
+    public init(address: SocketAddress) {
+        self.address = address
+    }
+
+    /// A model server may be busy with other prompts for long before it answers.
+    private static var engineClient: HTTPClientConfiguration {
+        var configuration = HTTPClientConfiguration()
+        configuration.responseHeadTimeout = .seconds(600)
+        configuration.idleTimeout = .seconds(300)
+        configuration.maximumConnectionsPerHost = 10_000
+        return configuration
+    }
+}

@@ -1,0 +1,123 @@
+internal import Core
+internal import Net
+internal import Relay
+internal import RequestPipeline
+
+/// One request through the gateway: tells the session what happens and does what it says.
+final class GatewayExchange {
+    private let exchange: ServerExchange
+    private let client: HTTPClient
+    private let session: RequestSession
+    private let relay: Relay
+    private let revealsEndpoints: Bool
+    private let admission: Admission
+    private var tokenizing: BufferedRequest?
+    private var decision: Decision?
+
+    init(
+        _ exchange: ServerExchange, router: Router, client: HTTPClient, revealsEndpoints: Bool,
+        admission: Admission
+    ) {
+        self.exchange = exchange
+        self.client = client
+        self.revealsEndpoints = revealsEndpoints
+        self.admission = admission
+        relay = Relay(to: exchange)
+        session = RequestSession(
+            router: router, method: exchange.head.method, path: exchange.head.path,
+            headers: exchange.head.headers)
+        perform(session.begin(endOfBody: false))
+    }
+
+    private func perform(_ step: Step) {
+        switch step {
+        case .more: break
+        case .tokenize(let question): tokenize(question)
+        case .route(let decision): send(decision)
+        case .reject(let error): exchange.respond(error, requestID: session.requestID)
+        }
+    }
+
+    private func tokenize(_ question: TokenizeRequest) {
+        let head = HTTPRequestHead(
+            method: "POST", target: question.path, headers: ["content-type": "application/json"])
+        tokenizing = BufferedRequest(
+            head, to: question.engines, body: question.body, through: client,
+            maximumResponseBytes: question.maximumResponseBytes, timeout: question.timeout
+        ) { [unowned self] result in
+            tokenizing = nil
+            perform(
+                session.tokenized(
+                    result.mapError { APIError(upstream: $0) }
+                        .flatMap { TokenizeRequest.tokens(status: $0.status, body: $0.body) }))
+        }
+    }
+
+    private func send(_ decision: Decision) {
+        self.decision = decision
+        var head = exchange.forwardedHead(requestID: decision.requestID)
+        for name in RouterHeaders.owned { head.headers.remove(name) }
+        head.headers.apply(decision.headers)
+        let body: RequestBody =
+            switch decision.body {
+            case .unchanged: .bytes(session.body)
+            case .replaced(let bytes): .bytes(bytes)
+            }
+        relay.start(
+            head, to: decision.endpoint.server.address, body: body, through: client,
+            observer: self)
+    }
+}
+
+extension GatewayExchange: ServerExchangeDelegate {
+    func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {
+        perform(session.received(body))
+    }
+
+    func exchangeReceivedEnd(_ exchange: ServerExchange) {
+        perform(session.receivedEnd())
+    }
+
+    func exchangeWritable(_ exchange: ServerExchange) {
+        relay.downstreamIsWritable()
+    }
+
+    func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
+        tokenizing?.cancel()
+        relay.cancel()
+        // Counts only if nothing else ended the request before.
+        session.completed(.clientGone)
+        admission.leave()
+    }
+}
+
+extension GatewayExchange: RelayObserver {
+    func relay(_ relay: Relay, willForward head: inout HTTPResponseHead) {
+        session.responseStarted(status: head.status)
+        head.headers.set("x-request-id", session.requestID)
+        guard revealsEndpoints, let decision else { return }
+        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
+        if let prefill = decision.prefill {
+            head.headers.set("x-llmd-prefill", prefill.server.name)
+        }
+    }
+
+    func relay(_ relay: Relay, received body: UnsafeRawBufferPointer) {
+        session.responseBody(body)
+        relay.forward(body)
+    }
+
+    func relay(_ relay: Relay, ended outcome: Relay.Outcome) {
+        switch outcome {
+        case .completed: session.completed(.finished)
+        case .broken(let error): session.completed(.failed(APIError(upstream: error)))
+        case .failed(_, wasSeen: false):
+            guard let decision else { return }
+            perform(session.endpointFailed(decision.endpoint.server.address))
+        case .failed(let error, wasSeen: true):
+            let error = APIError(upstream: error)
+            session.completed(.failed(error))
+            exchange.respond(error, requestID: session.requestID)
+        }
+    }
+}

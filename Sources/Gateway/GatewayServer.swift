@@ -1,0 +1,101 @@
+public import Core
+public import Net
+internal import Relay
+public import RequestPipeline
+internal import Synchronization
+public import Telemetry
+
+/// A reverse proxy for the OpenAI API that decides with the same router as the endpoint picker.
+/// Any thread.
+public final class GatewayServer: Sendable {
+    /// Where clients connect, with the real port.
+    public var address: SocketAddress { server.address }
+
+    private let server: HTTPServer
+    private let clients: HTTPClientGroup
+
+    private init(server: HTTPServer, clients: HTTPClientGroup) {
+        self.server = server
+        self.clients = clients
+    }
+
+    /// Starts to serve on the loops of a group; not on one of them.
+    public static func start(
+        on group: EventLoopGroup, router: Router, configuration: GatewayConfiguration,
+        metrics: MetricsRegistry
+    ) throws(NetError) -> GatewayServer {
+        let clients = HTTPClientGroup(on: group, configuration: configuration.client)
+        let admission = Admission(limit: configuration.maximumConcurrentRequests, metrics)
+        let server = try HTTPServer.listen(
+            on: group, at: configuration.address, configuration: configuration.server
+        ) { exchange in
+            if exchange.head.path == "/health" { return HealthResponse(to: exchange) }
+            guard admission.enter() else { return RefusedExchange(exchange) }
+            return GatewayExchange(
+                exchange, router: router, client: clients.client(on: exchange.loop),
+                revealsEndpoints: configuration.revealsEndpoints, admission: admission)
+        }
+        return GatewayServer(server: server, clients: clients)
+    }
+
+    /// Takes no new request, waits for the running ones and aborts what is left after `deadline`.
+    public func drain(within deadline: Duration) async {
+        await server.drain(within: deadline)
+        clients.shutdown()
+    }
+}
+
+/// Bounds the requests that are served at once. Any thread.
+final class Admission: Sendable {
+    private let limit: Int
+    private let count = Atomic<Int>(0)
+    private let inFlight: Gauge
+    private let refused: Counter
+
+    init(limit: Int, _ registry: MetricsRegistry) {
+        self.limit = limit
+        inFlight = registry.gauge(
+            "llmd_gateway_requests_in_flight", "Requests that the gateway serves now.")
+        refused = registry.counter(
+            "llmd_gateway_requests_refused_total",
+            "Requests refused because too many were served at once.")
+    }
+
+    /// Takes a place; false if there is none.
+    func enter() -> Bool {
+        guard count.add(1, ordering: .relaxed).newValue <= limit else {
+            count.subtract(1, ordering: .relaxed)
+            refused.increment()
+            return false
+        }
+        inFlight.increment()
+        return true
+    }
+
+    /// Gives a place back.
+    func leave() {
+        count.subtract(1, ordering: .relaxed)
+        inFlight.decrement()
+    }
+}
+
+/// The gateway's own health: it answers, so it is well.
+private final class HealthResponse: ServerExchangeDelegate {
+    init(to exchange: ServerExchange) {
+        exchange.respond(
+            HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
+            text: #"{"status":"ok"}"#)
+    }
+}
+
+/// A request beyond the limit.
+private final class RefusedExchange: ServerExchangeDelegate {
+    init(_ exchange: ServerExchange) {
+        let id = RequestID(header: exchange.head.headers[first: "x-request-id"])
+        let error = APIError(
+            status: 503, type: "ServiceUnavailable",
+            message: "Too many requests are served at the moment.",
+            headers: [.init("retry-after", "1")])
+        exchange.respond(error, requestID: id.text)
+    }
+}

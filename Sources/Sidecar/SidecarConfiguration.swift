@@ -1,0 +1,40 @@
+public import Core
+public import Net
+
+/// How a sidecar serves the decode engine beside it.
+public struct SidecarConfiguration: Sendable {
+    /// Where requests come in.
+    public var address: SocketAddress
+    /// The decode engine.
+    public var engine: SocketAddress
+    /// The side of the clients: TLS, limits, timeouts.
+    public var server = HTTPServerConfiguration()
+    /// The side of the engines: limits, timeouts.
+    public var client = Self.engineClient
+    /// Hosts, or `host:port`, that a request may name as its prefiller; nil: any. Others are
+    /// refused with 403.
+    public var allowedPrefillers: Set<String>?
+    /// How long prefilling may take, all prefillers together; the decode engine computes the
+    /// prompt after that.
+    public var prefillTimeout = Duration.seconds(120)
+    /// The longest body of a request that goes to a prefiller first; a longer one is refused with
+    /// 413.
+    public var maximumBodyBytes = 32 << 20
+    /// The longest answer of a prefiller to accept.
+    public var maximumPrefillResponseBytes = 64 << 20
+
+    /// Makes a configuration with the defaults above.
+    public init(address: SocketAddress, engine: SocketAddress) {
+        self.address = address
+        self.engine = engine
+    }
+
+    /// An engine may be busy with other prompts for long before it answers.
+    private static var engineClient: HTTPClientConfiguration {
+        var configuration = HTTPClientConfiguration()
+        configuration.responseHeadTimeout = .seconds(600)
+        configuration.idleTimeout = .seconds(300)
+        configuration.maximumConnectionsPerHost = 10_000
+        return configuration
+    }
+}
