@@ -6,6 +6,8 @@ public enum ByteTokenizer {
     public static let endOfSequence: UInt32 = 1
     /// The id of byte 0.
     public static let firstByte: UInt32 = 3
+    /// The first id that stands for nothing.
+    public static let vocabularySize = firstByte + 256
 
     /// Appends the tokens of `text`.
     public static func encode(_ text: some Sequence<UInt8>, into tokens: inout [UInt32]) {
@@ -27,7 +29,7 @@ public enum ByteTokenizer {
         for token in tokens {
             switch token {
             case ..<firstByte: continue
-            case ..<(firstByte + 256): bytes.append(UInt8(token - firstByte))
+            case ..<vocabularySize: bytes.append(UInt8(token - firstByte))
             default: bytes.append(contentsOf: "\u{fffd}".utf8)
             }
         }

@@ -23,8 +23,8 @@ package struct RemoteKV: Equatable, Sendable {
 
 /// What the engine tells the owner of a request.
 package protocol EngineRequestDelegate: AnyObject {
-    /// One more token is out: `request.generatedCount` of them so far. With the last one,
-    /// `request.hasEnded` is true.
+    /// More tokens are out: `request.generatedCount` of them so far. Tokens may be out before it
+    /// is called for each.
     func requestProducedToken(_ request: EngineRequest)
     /// The request cannot be served; nothing follows.
     func request(_ request: EngineRequest, failed error: APIError)
@@ -61,14 +61,14 @@ package final class EngineRequest {
         package internal(set) var scheduled = MonotonicTime(nanoseconds: 0)
         /// Its first token was out.
         package internal(set) var firstToken = MonotonicTime(nanoseconds: 0)
-        /// The token before the last one was out.
-        package internal(set) var previousToken = MonotonicTime(nanoseconds: 0)
         /// The last token so far was out.
         package internal(set) var lastToken = MonotonicTime(nanoseconds: 0)
     }
 
     /// Unique in the engine, and what another engine names it by.
     package let id: String
+    /// Its place among the requests of one call of the API.
+    package let index: Int
     /// The prompt's tokens, at least one.
     package let prompt: [UInt32]
     /// What will be said.
@@ -88,14 +88,18 @@ package final class EngineRequest {
     package internal(set) var blocks: [BlockID] = []
     /// The hashes of the full blocks of its tokens so far.
     package internal(set) var chain: [BlockHash] = []
-    /// Blocks whose contents were cached here.
-    package internal(set) var cachedCount = 0
-    /// Blocks after those whose contents another engine computed.
-    package internal(set) var pulledCount = 0
+    /// Places in ``blocks`` and ``chain`` of what is pulled from another engine. What precedes it
+    /// was cached here, what follows it is computed here.
+    package internal(set) var pulled = 0..<0
     /// Tokens generated so far.
     package internal(set) var generatedCount = 0
     /// When what happened.
     package internal(set) var timeline = Timeline()
+
+    /// Prompt tokens whose KV cache was found here.
+    package internal(set) var cachedTokenCount = 0
+    /// Prompt tokens whose KV cache another engine computed.
+    package internal(set) var pulledTokenCount = 0
 
     /// Blocks it will need beyond those it holds.
     var reservedCount = 0
@@ -107,11 +111,12 @@ package final class EngineRequest {
 
     /// A request that has not been submitted yet.
     package init(
-        id: String, prompt: [UInt32], reply: Reply, remote: RemoteKV? = nil,
+        id: String, index: Int = 0, prompt: [UInt32], reply: Reply, remote: RemoteKV? = nil,
         keepsBlocks: Bool = false, salt: String? = nil
     ) {
         precondition(!prompt.isEmpty, "a prompt has a token at least")
         self.id = id
+        self.index = index
         self.prompt = prompt
         self.reply = reply
         self.remote = remote

@@ -35,7 +35,7 @@ package struct EngineScheduler {
     package enum Event {
         /// The request has its blocks; what is cached of it is known.
         case admitted(EngineRequest)
-        /// Read the request's ``EngineRequest/pulledBlocks`` from its remote engine, then call
+        /// Read the request's ``EngineRequest/pulled`` blocks from its remote engine, then call
         /// ``EngineScheduler/transferArrived(_:bandwidth:at:)`` or
         /// ``EngineScheduler/transferFailed(_:at:_:)``.
         case pull(EngineRequest)
@@ -43,8 +43,8 @@ package struct EngineScheduler {
         case releaseRemote(EngineRequest)
         /// The contents of a block are computed.
         case fill(BlockID, BlockHash)
-        /// A token is out.
-        case token(EngineRequest)
+        /// A token is out, so long after the one before; nil for the first.
+        case token(EngineRequest, interval: Duration?)
         /// The last token is out, and the request's blocks are free or pinned.
         case ended(EngineRequest)
         /// Nobody came for the blocks of a pinned request in time.
@@ -124,13 +124,11 @@ package struct EngineScheduler {
         advance(to: now, &events)
         request.timeline.arrived = now
         let prompt = request.prompt
-        if let salt = request.salt {
-            request.chain = hasher.hashes(of: prompt.span) { block in
-                block == 0 ? BlockExtraKeys([.cacheSalt(salt)]) : .none
-            }
-        } else {
-            request.chain = hasher.hashes(of: prompt.span)
-        }
+        let extraKeys = request.extraKeys
+        request.chain =
+            extraKeys == .none
+            ? hasher.hashes(of: prompt.span)
+            : hasher.hashes(of: prompt.span) { $0 == 0 ? extraKeys : .none }
         if request.remote == nil {
             waiting.append(request)
         } else {
@@ -176,10 +174,9 @@ package struct EngineScheduler {
     package mutating func transferArrived(
         _ request: EngineRequest, bandwidth: Double, at now: MonotonicTime
     ) {
-        let tokens = request.pulledCount * pool.blockSize
         linkFree =
             max(linkFree, request.pullBegan)
-            + model.transfer(tokens: tokens, bandwidth: bandwidth)
+            + model.transfer(tokens: request.pulledTokenCount, bandwidth: bandwidth)
         request.arrives = max(linkFree, now)
         request.state = .arriving
     }
@@ -216,7 +213,7 @@ package struct EngineScheduler {
     private mutating func admit(at time: MonotonicTime, _ events: inout [Event]) {
         while let request = waitingToPull.first, place(request, &events) {
             waitingToPull.removeFirst()
-            if request.pulledCount == 0 {
+            if request.pulled.isEmpty {
                 request.state = .arrived
                 arrived.append(request)
                 events.append(.releaseRemote(request))
@@ -256,10 +253,10 @@ package struct EngineScheduler {
         for _ in hits.count..<promptCount { request.blocks.append(pool.allocate()) }
         request.reservedCount = total - promptCount
         reservedCount += request.reservedCount
-        request.cachedCount = hits.count
-        if let remote = request.remote {
-            request.pulledCount = max(min(remote.blocks.count, reusableCount) - hits.count, 0)
-        }
+        let pulledEnd = max(min(request.remote?.blocks.count ?? 0, reusableCount), hits.count)
+        request.pulled = hits.count..<pulledEnd
+        request.cachedTokenCount = hits.count * pool.blockSize
+        request.pulledTokenCount = request.pulled.count * pool.blockSize
         events.append(.admitted(request))
         return true
     }
@@ -272,13 +269,13 @@ package struct EngineScheduler {
 
     private mutating func arrive(_ request: EngineRequest) {
         pulling.removeAll { $0 === request }
-        cache(request, request.cachedCount..<request.cachedCount + request.pulledCount)
+        cache(request, request.pulled)
         request.state = .arrived
         arrived.append(request)
     }
 
     private mutating func beginPrefill(_ request: EngineRequest, at time: MonotonicTime) {
-        let known = (request.cachedCount + request.pulledCount) * pool.blockSize
+        let known = request.cachedTokenCount + request.pulledTokenCount
         request.state = .prefilling
         request.timeline.scheduled = time
         prefill = (request, time + model.prefill(tokens: request.prompt.count - known))
@@ -287,7 +284,7 @@ package struct EngineScheduler {
     private mutating func endPrefill(at time: MonotonicTime, _ events: inout [Event]) {
         guard let request = prefill?.request else { return }
         prefill = nil
-        let computed = request.cachedCount + request.pulledCount..<request.chain.count
+        let computed = request.pulled.upperBound..<request.chain.count
         for index in computed {
             events.append(.fill(request.blocks[index], request.chain[index]))
         }
@@ -337,10 +334,13 @@ package struct EngineScheduler {
         _ request: EngineRequest, at time: MonotonicTime, _ events: inout [Event]
     ) {
         request.generatedCount += 1
-        request.timeline.previousToken = request.timeline.lastToken
+        if request.generatedCount == 1 {
+            request.timeline.firstToken = time
+            events.append(.token(request, interval: nil))
+        } else {
+            events.append(.token(request, interval: time - request.timeline.lastToken))
+        }
         request.timeline.lastToken = time
-        if request.generatedCount == 1 { request.timeline.firstToken = time }
-        events.append(.token(request))
         guard request.hasEnded else { return }
         if request.keepsBlocks {
             request.state = .pinned
@@ -397,7 +397,4 @@ extension EngineRequest {
     fileprivate var extraKeys: BlockExtraKeys {
         salt.map { BlockExtraKeys([.cacheSalt($0)]) } ?? .none
     }
-
-    /// The blocks to pull: local ones and their remote counterparts, and the hashes of both.
-    package var pulledBlocks: Range<Int> { cachedCount..<cachedCount + pulledCount }
 }

@@ -1,3 +1,5 @@
+public import Transfer
+
 /// Every figure that the simulated engine's time is made of, each with the place that published
 /// it. They stand for Llama 3.1 8B on one H100 with one network card of its own.
 ///
@@ -47,6 +49,14 @@ public enum LatencyConstants {
         name: "KV transfer, TCP", value: 9.06e9, unit: "bytes/s",
         source:
             "Mooncake, Transfer Engine README: TCP at 1/2.4 of 87 GB/s over 4 x 200 Gb/s; one card")
+
+    /// The bandwidth that a transfer is timed by.
+    public static func bandwidth(of path: TransferPath) -> Constant {
+        switch path {
+        case .memfd: sharedMemoryBandwidth
+        case .tcp: tcpBandwidth
+        }
+    }
 
     /// All of them, in the order in which reports print them.
     public static let all = [

@@ -63,7 +63,8 @@ private final class Bench {
             switch event {
             case .admitted: break
             case .fill(let block, _): log.append("\(stamp) fill \(block)")
-            case .token(let request): log.append("\(stamp) \(request.id) \(request.generatedCount)")
+            case .token(let request, _):
+                log.append("\(stamp) \(request.id) \(request.generatedCount)")
             case .ended(let request): log.append("\(stamp) \(request.id) ended")
             case .pull(let request): log.append("\(stamp) \(request.id) pull")
             case .releaseRemote(let request): log.append("\(stamp) \(request.id) release remote")
@@ -101,7 +102,11 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
                 "15 fill 0", "15 fill 1", "15 A 1", "25 A 2", "35 fill 2", "35 A 3", "35 A ended",
             ])
         #expect(request.timeline.scheduled == at(0) && request.timeline.firstToken == at(15))
-        #expect(request.timeline.previousToken == at(25) && request.timeline.lastToken == at(35))
+        #expect(request.timeline.lastToken == at(35))
+        let intervals = bench.events.compactMap { event -> Duration?? in
+            if case .token(_, let interval) = event { interval } else { nil }
+        }
+        #expect(intervals == [nil, .milliseconds(10), .milliseconds(10)])
         #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
         #expect(bench.scheduler.pool.cachedHashes.count == 3)
     }
@@ -151,14 +156,14 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
         _ = bench.takeLog()
         let same = Bench.request("B", prompt: tokens(0..<10), tokens: 1)
         bench.submit(same)
-        #expect(same.cachedCount == 2)
+        #expect(same.cachedTokenCount == 8)
         bench.run(until: at(100))
         #expect(bench.takeLog() == ["57 B 1", "57 B ended"])
         // Of a prompt that ends with a block, that block is computed for the first token's sake,
         // and the copy stays private.
         let whole = Bench.request("C", prompt: tokens(0..<8), tokens: 1)
         bench.submit(whole)
-        #expect(whole.cachedCount == 1)
+        #expect(whole.cachedTokenCount == 4)
         bench.run(until: at(200))
         #expect(bench.log.contains("109 C 1"))
         #expect(bench.scheduler.pool.cachedHashes.count == 2)
@@ -172,7 +177,7 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
         let reply = (0..<7).map(first.reply.token(at:))
         let next = Bench.request("B", prompt: tokens(0..<6) + reply, tokens: 1)
         bench.submit(next)
-        #expect(next.cachedCount == 3)
+        #expect(next.cachedTokenCount == 12)
     }
 
     @Test func waitsForAPlaceInTheBatch() throws {
@@ -250,7 +255,7 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
         bench.submit(request)
         #expect(bench.takeLog() == ["50 B pull"])
         // Block 0 is here; block 1 is pulled; the tail of 2 tokens is computed.
-        #expect(request.pulledBlocks == 1..<2)
+        #expect(request.pulled == 1..<2)
         #expect(bench.scheduler.transferWaitingCount == 1 && bench.scheduler.runningCount == 0)
         #expect(bench.scheduler.nextDeadline == nil)
         // 4 tokens of 1000 bytes at 500 kB/s take 8 ms, of which 2 have passed.
@@ -358,7 +363,7 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
                     until: bench.now + .microseconds(Int.random(in: 0...60_000, using: &random)))
             }
             for event in bench.events[seen...] {
-                if case .token(let request) = event {
+                if case .token(let request, _) = event {
                     tokenCounts[request.id, default: 0] += 1
                 }
             }

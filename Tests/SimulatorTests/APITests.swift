@@ -1,0 +1,328 @@
+import Core
+import Foundation
+import Net
+import Simulator
+import Testing
+
+/// The HTTP API, held against what vLLM answered to the same requests.
+@Suite(.timeLimit(.minutes(2))) struct APITests {
+    /// Runs a test against an engine that is as the recorded one was.
+    private func withEngine(
+        _ change: (inout SimulatorConfiguration) -> Void = { _ in },
+        _ body: (Harness, SimulatorServer) async throws -> Void
+    ) async throws {
+        let harness = try Harness()
+        do {
+            let engine = try await harness.start {
+                $0.blockSize = 32
+                change(&$0)
+            }
+            try await body(harness, engine)
+        } catch {
+            await harness.stop()
+            throw error
+        }
+        await harness.stop()
+    }
+
+    private func replay(
+        _ name: String, _ harness: Harness, _ engine: SimulatorServer
+    ) async throws -> (ours: Answer, capture: [String: Any]) {
+        let capture = try fixtureObject(name + ".json")
+        let request = try #require(capture["request"] as? [String: Any])
+        let path = request["path"] as? String ?? "/v1/completions"
+        if request["method"] as? String == "GET" {
+            return (try await harness.get(engine, path), capture)
+        }
+        let headers = request["headers"] as? [String: String] ?? [:]
+        let raw = (request["raw_body"] as? String).map { Array($0.utf8) }
+        let body = request["body"] as? [String: Any] ?? [:]
+        let bytes = try raw ?? Array(JSONSerialization.data(withJSONObject: body))
+        return (try await harness.post(engine, path, bytes, headers: headers), capture)
+    }
+
+    private func header(_ name: String, _ capture: [String: Any]) -> String? {
+        (capture["headers"] as? [[String]])?.first { $0[0] == name }?[1]
+    }
+
+    @Test func wholeRepliesHaveVLLMsShape() async throws {
+        try await withEngine { harness, engine in
+            for name in [
+                "chat", "completion", "completion_batch", "completion_n2_echo",
+                "completion_prompt_token_ids", "completion_stop", "completion_tokenids_logprobs",
+                "models", "tokenize_chat", "tokenize_completion", "tokenize_completion_strs",
+            ] {
+                let (ours, capture) = try await replay(name, harness, engine)
+                let comment = Comment(rawValue: "\(name): \(ours.text)")
+                #expect(ours.status == capture["status"] as? Int, comment)
+                #expect(ours.headers[first: "content-type"] == "application/json", comment)
+                let theirs = try #require(capture["body_json"])
+                // The recorded server ran without prompt token details, and logprobs are not made.
+                let differences = shapeDifferences(
+                    try ours.json(), theirs,
+                    exempt: [
+                        "usage.prompt_tokens_details", "choices[].logprobs",
+                        name == "completion_stop" ? "choices[].stop_reason" : "",
+                    ])
+                #expect(differences.isEmpty, comment)
+            }
+        }
+    }
+
+    @Test func rendersAsVLLMDoes() async throws {
+        try await withEngine({
+            $0.maximumModelLength = 512
+        }) { harness, engine in
+            for name in ["render_chat_enabled", "render_completions_enabled"] {
+                let (ours, capture) = try await replay(name, harness, engine)
+                let theirs = try #require(capture["body"])
+                #expect(shapeDifferences(try ours.json(), theirs) == [], "\(name): \(ours.text)")
+            }
+            let chat = try await harness.post(
+                engine, "/v1/chat/completions/render",
+                ["messages": [["role": "user", "content": "Hello"]]])
+            let prompt = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+            #expect(
+                try chat.value("token_ids") as? [UInt32] == prompt.utf8.map { UInt32($0) + 3 })
+            #expect(
+                try chat.value("sampling_params", "max_tokens") as? Int == 512 - prompt.utf8.count)
+        }
+    }
+
+    @Test(arguments: [
+        "err_404", "err_405", "err_bad_field_type", "err_bad_json", "err_bad_temperature",
+        "err_max_tokens_too_big", "err_missing_messages", "err_stream_unknown_model",
+        "err_unknown_model", "err_unknown_model_chat",
+    ])
+    func errorsAreVLLMsOwn(name: String) async throws {
+        try await withEngine { harness, engine in
+            let (ours, capture) = try await replay(name, harness, engine)
+            #expect(ours.headers[first: "content-type"] == "application/json")
+            let text = capture["body_text"] as? String
+            let theirs =
+                try text.map { try JSONSerialization.jsonObject(with: Data($0.utf8)) }
+                ?? capture["body_json"]
+            #expect(ours.status == capture["status"] as? Int)
+            #expect(
+                try ours.json() as? NSDictionary == theirs as? NSDictionary, "\(ours.text)")
+            #expect(ours.headers[first: "allow"] == header("allow", capture))
+        }
+    }
+
+    @Test func tooLongPrompts() async throws {
+        try await withEngine { harness, engine in
+            let capture = try fixtureObject("err_prompt_too_long.json")
+            let ours = try await harness.post(
+                engine, "/v1/completions",
+                ["prompt": Array(repeating: 7, count: 5000), "max_tokens": 4])
+            #expect(ours.status == 400)
+            #expect(
+                try ours.json() as? NSDictionary == capture["body_json"] as? NSDictionary,
+                "\(ours.text)")
+            let sum = try await harness.post(
+                engine, "/v1/completions",
+                ["prompt": Array(repeating: 7, count: 4000), "max_tokens": 100])
+            #expect(sum.status == 400)
+            #expect(try sum.value("error", "param") as? String == "input_tokens")
+        }
+    }
+
+    @Test func otherBadRequests() async throws {
+        try await withEngine { harness, engine in
+            let cases: [([String: Any], String)] = [
+                (["prompt": "a", "n": 0], "n"),
+                (["prompt": "a", "max_tokens": 0], "max_tokens"),
+                (["prompt": "a", "max_tokens": 4, "min_tokens": 5], "min_tokens"),
+                (["prompt": "a", "stop": ""], "stop"),
+                (["prompt": ""], "prompt"),
+                ([:], "prompt"),
+                (["prompt": [128_256]], "prompt"),
+                (["prompt": ["a", 5] as [Any]], "body.prompt"),
+                (["prompt": 5], "body.prompt"),
+                (["prompt": "a", "stream": "yes"], "body.stream"),
+                (["prompt": "a", "stream_options": ["include_usage": true]], "stream_options"),
+            ]
+            for (body, param) in cases {
+                let answer = try await harness.post(engine, "/v1/completions", body)
+                #expect(answer.status == 400, "\(body): \(answer.text)")
+                #expect(try answer.value("error", "param") as? String == param, "\(body)")
+            }
+            let list = try await harness.post(engine, "/v1/completions", Array("[1]".utf8))
+            #expect(list.status == 400)
+            let image = try await harness.post(
+                engine, "/v1/chat/completions",
+                ["messages": [["role": "user", "content": [["type": "image_url"]]]]])
+            #expect(image.status == 400)
+        }
+    }
+
+    @Test(arguments: [
+        "chat_stream", "chat_stream_continuous_usage", "completion_stream",
+        "completion_stream_usage",
+    ])
+    func streamsHaveVLLMsShape(name: String) async throws {
+        // Slow enough that no two tokens share a chunk on a busy machine.
+        try await withEngine({
+            $0.latency.interTokenLatency = .milliseconds(60)
+        }) { harness, engine in
+            let (ours, capture) = try await replay(name, harness, engine)
+            #expect(ours.status == 200)
+            #expect(
+                ours.headers[first: "content-type"] == header("content-type", capture))
+            let theirs = (capture["body_text"] as? String ?? "")
+                .components(separatedBy: "\n\n").filter { !$0.isEmpty }
+                .map { String($0.dropFirst("data: ".count)) }
+            #expect(ours.events.count == theirs.count, "\(ours.text)")
+            for (our, their) in zip(ours.events, theirs) {
+                guard our != "[DONE]" else {
+                    #expect(their == "[DONE]")
+                    continue
+                }
+                let differences = shapeDifferences(
+                    try JSONSerialization.jsonObject(with: Data(our.utf8)),
+                    try JSONSerialization.jsonObject(with: Data(their.utf8)),
+                    exempt: ["usage.prompt_tokens_details"])
+                #expect(differences.isEmpty, "\(our)\n\(their)")
+            }
+        }
+    }
+
+    @Test func idsComeFromTheClient() async throws {
+        try await withEngine { harness, engine in
+            let answer = try await harness.post(
+                engine, "/v1/completions", ["prompt": "a", "max_tokens": 1],
+                headers: ["x-request-id": "cap-req-1"])
+            #expect(try answer.value("id") as? String == "cmpl-cap-req-1")
+            let chat = try await harness.post(
+                engine, "/v1/chat/completions",
+                ["messages": [["role": "user", "content": "a"]], "max_tokens": 1])
+            #expect(try (chat.value("id") as? String)?.hasPrefix("chatcmpl-") == true)
+        }
+    }
+
+    @Test func smallRoutes() async throws {
+        try await withEngine { harness, engine in
+            for path in ["/health", "/ping"] {
+                let answer = try await harness.get(engine, path)
+                #expect(answer.status == 200 && answer.body.isEmpty)
+            }
+            #expect(try await harness.get(engine, "/version").value("version") is String)
+            #expect(try await harness.get(engine, "/load").value("server_load") as? Int == 0)
+            #expect(try await harness.get(engine, "/kv_event_sources").text == "{}")
+            let text = try await harness.post(
+                engine, "/detokenize", ["tokens": [75, 104, 111, 111, 114]])
+            #expect(text.text == #"{"prompt":"Hello"}"#)
+            let reset = try await harness.post(engine, "/reset_prefix_cache", [:])
+            #expect(reset.status == 200)
+        }
+    }
+
+    @Test func metricsAreVLLMs() async throws {
+        try await withEngine { harness, engine in
+            _ = try await harness.post(
+                engine, "/v1/completions",
+                ["prompt": String(repeating: "x", count: 70), "max_tokens": 3])
+            let ours = types(of: try await harness.get(engine, "/metrics").text)
+            let theirs = types(of: String(decoding: try fixture("metrics.txt"), as: UTF8.self))
+            let names = ours.keys.filter { $0.hasPrefix("vllm:") }
+            #expect(names.count > 25)
+            for name in names {
+                let our = try #require(ours[name])
+                let their = try #require(theirs[name], "\(name)")
+                #expect(our.kind == their.kind, "\(name)")
+                #expect(our.bounds == their.bounds, "\(name)")
+                // The cache's configuration names many things that only a real cache has.
+                #expect(
+                    name == "vllm:cache_config_info"
+                        ? our.labels.isSubset(of: their.labels) : our.labels == their.labels,
+                    "\(name): \(our.labels)")
+            }
+            let m = #"{engine="0",model_name="tiny-llama"}"#
+            #expect(try await harness.metric(engine, "vllm:prompt_tokens_total" + m) == 70)
+            #expect(try await harness.metric(engine, "vllm:generation_tokens_total" + m) == 3)
+            #expect(try await harness.metric(engine, "vllm:num_requests_running" + m) == 0)
+            #expect(
+                try await harness.metric(engine, "vllm:e2e_request_latency_seconds_count" + m) == 1)
+            #expect(
+                try await harness.metric(engine, "vllm:inter_token_latency_seconds_count" + m) == 2)
+        }
+    }
+
+    private struct Family: Equatable {
+        var kind = ""
+        var labels: Set<String> = []
+        var bounds: Set<Double> = []
+    }
+
+    /// Type, label names and bucket bounds of every metric of a page.
+    private func types(of page: String) -> [String: Family] {
+        var families: [String: Family] = [:]
+        var current = ""
+        for line in page.split(separator: "\n") {
+            let words = line.split(separator: " ")
+            if line.hasPrefix("# TYPE ") {
+                current = String(words[2])
+                families[current] = Family(kind: String(words[3]))
+            } else if !line.hasPrefix("#"), let open = line.firstIndex(of: "{"),
+                let close = line.lastIndex(of: "}")
+            {
+                for pair in line[line.index(after: open)..<close].components(separatedBy: "\",") {
+                    let parts = pair.components(separatedBy: "=\"")
+                    if parts[0] == "le" {
+                        families[current]?.bounds.insert(
+                            Double(parts[1].replacingOccurrences(of: "\"", with: "")) ?? .infinity)
+                    } else {
+                        families[current]?.labels.insert(parts[0])
+                    }
+                }
+            }
+        }
+        return families
+    }
+
+    @Test func aBodyBeyondTheLimitIsRefused() async throws {
+        try await withEngine({
+            $0.maximumBodyBytes = 10_000
+        }) { harness, engine in
+            let answer = try await harness.post(
+                engine, "/v1/completions", [UInt8](repeating: 0x20, count: 20_000))
+            #expect(answer.status == 413)
+            let next = try await harness.post(
+                engine, "/v1/completions", ["prompt": "a", "max_tokens": 1])
+            #expect(next.status == 200)
+        }
+    }
+
+    @Test func configurationMistakesAreNamed() async throws {
+        func problem(_ change: (inout SimulatorConfiguration) -> Void) -> String? {
+            var configuration = SimulatorConfiguration()
+            change(&configuration)
+            do {
+                try configuration.validate()
+                return nil
+            } catch {
+                return "\(error)"
+            }
+        }
+        #expect(problem { _ in } == nil)
+        #expect(problem { $0.blockSize = 0 } == "block size: 0 is not at least 1 token")
+        #expect(
+            problem { $0.blockCount = 10 }
+                == "model length: 131072 tokens do not fit the KV cache of 10 blocks of 16")
+        #expect(problem { $0.blockByteCount = 100 } == "block bytes: 100 is not a multiple of 64")
+        #expect(problem { $0.latency.jitter = 0.5 } == "jitter: 0.5 is not in 0...0.3")
+        #expect(problem { $0.transferAddress.host = "0.0.0.0" } != nil)
+        #expect(problem { $0.model = "" } == "model: a model name must not be empty")
+    }
+
+    @Test func aPortInUseIsNamed() async throws {
+        try await withEngine { harness, engine in
+            await #expect(throws: SimulatorError.self) {
+                _ = try await harness.start { $0.address = engine.address }
+            }
+            await #expect(throws: SimulatorError.self) {
+                _ = try await harness.start { $0.transferAddress = engine.transferAddress }
+            }
+        }
+    }
+}
