@@ -55,7 +55,7 @@ public struct Workload: Sendable {
         mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
         mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
         mixed ^= mixed >> 31
-        return UInt32(truncatingIfNeeded: (mixed >> 32) &* UInt64(bound) >> 32)
+        return UInt32(truncatingIfNeeded: ((mixed >> 32) &* UInt64(bound)) >> 32)
     }
 
     /// The part of all prompt tokens that one infinite cache would not have computed: full blocks

@@ -1,5 +1,5 @@
 import Core
-public import Net
+import Net
 import Scan
 
 /// What the processes of a stack count, read from their `/metrics` pages.
@@ -36,7 +36,7 @@ public struct StackMetrics: Equatable, Sendable {
     }
 
     /// Reads the pages of a stack. A process that does not answer is left out.
-    public static func read(of plan: StackPlan, client: HTTPClient) async -> StackMetrics {
+    static func read(of plan: StackPlan, client: HTTPClient) async -> StackMetrics {
         var metrics = StackMetrics()
         await forEachSample(at: plan.metrics, client) { sample in
             if sample.isNamed("llm_d_epp_request_total") {

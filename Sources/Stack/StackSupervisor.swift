@@ -38,6 +38,7 @@ public actor StackSupervisor {
 
     private let executable: String
     private let loop: EventLoop
+    private let client: HTTPClient
     private let report: @Sendable (Event) -> Void
     private var state = State.idle
     private var running: [String: Running] = [:]
@@ -74,6 +75,7 @@ public actor StackSupervisor {
         self.executable = executable
         self.loop = loop
         self.report = report
+        client = HTTPClient(on: loop)
     }
 
     /// Starts every child and waits until all have said ``readyLine``.
@@ -111,6 +113,12 @@ public actor StackSupervisor {
                 await pause(Self.pollInterval)
             }
         }
+        client.shutdown()
+    }
+
+    /// What the processes count now.
+    public func metrics() async -> StackMetrics {
+        await StackMetrics.read(of: plan, client: client)
     }
 
     private func spawn(_ child: StackPlan.Child) throws(StackError) {

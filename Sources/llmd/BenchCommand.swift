@@ -133,9 +133,7 @@ struct TraceCommand: AsyncParsableCommand {
         do {
             var report = try await replay(
                 workload, against: plan.gateway, named: policy.rawValue, on: loop)
-            let client = HTTPClient(on: loop)
-            let metrics = await StackMetrics.read(of: plan, client: client)
-            client.shutdown()
+            let metrics = await supervisor.metrics()
             report.prefixHitRatio = metrics.prefixHitRatio
             report.kvTransfers = metrics.engines.values.reduce(0) { $0 + $1.transfers }
             report.kvBytes = metrics.engines.values.reduce(0) { $0 + $1.transferredBytes }

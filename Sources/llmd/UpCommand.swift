@@ -95,9 +95,8 @@ struct UpCommand: AsyncParsableCommand {
         let pids = try await supervisor.start()
         output.showReady(pids)
         let showing = Task {
-            let client = HTTPClient(on: loop)
             while !Task.isCancelled {
-                output.show(await StackMetrics.read(of: plan, client: client))
+                output.show(await supervisor.metrics())
                 try? await Task.sleep(for: .seconds(1))
             }
         }
