@@ -34,9 +34,8 @@ public struct PrometheusSample {
 
     /// Whether the sample has this name; makes no `String`.
     public func isNamed(_ name: String) -> Bool {
-        let own = UnsafeBufferPointer(
-            rebasing: page[sample.name_start_bytes..<sample.name_end_bytes])
-        return own.elementsEqual(name.utf8)
+        let own = page[sample.name_start_bytes..<sample.name_end_bytes]
+        return own.count == name.utf8.count && own.elementsEqual(name.utf8)
     }
 
     /// The labels as they stand between the braces; tells the series of one name apart.

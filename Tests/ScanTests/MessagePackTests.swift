@@ -71,15 +71,22 @@ import Testing
             writer.unsigned(1)
             writer.bool(true)
         }
+        // Of a header with a count of 16 or 32 bits.
+        let length = count < 65536 ? 3 : 5
         try writer.bytes.withUnsafeBytes { bytes in
             var reader = MessagePackReader(bytes)
             #expect(try reader.string().utf8.count == count)
+            #expect(reader.offset == count + (count < 32 ? 1 : count < 256 ? 2 : length))
+            let binaryOffset = reader.offset
             guard case .binary(let binary) = try reader.next() else {
                 Issue.record("no binary")
                 return
             }
             #expect(binary.count == count && binary.allSatisfy { $0 == 7 })
+            #expect(reader.offset == binaryOffset + count + (count < 256 ? 2 : length))
+            let arrayOffset = reader.offset
             #expect(try reader.arrayCount() == count)
+            #expect(reader.offset == arrayOffset + (count < 16 ? 1 : length))
             for _ in 0..<count {
                 let skipped = reader.skipNull()
                 #expect(skipped)

@@ -1,4 +1,4 @@
-/* Any text: the same outcome however it is fed; what is accepted can be read through and through. */
+/* Any text: the same outcome however it is fed; what is accepted can be read to the end. */
 #include "json_feeding.h"
 
 static void read_all(const struct scan *scan, const uint8_t *text)

@@ -31,7 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(sample.value_end_bytes <= at, "value after the line");
         cs_prom_label(data, &sample, (const uint8_t *)"le", 2, &start, &end);
         const uint8_t *labels = data + sample.labels_start_bytes;
-        const uint8_t *equals = memchr(labels, '=', sample.labels_end_bytes - sample.labels_start_bytes);
+        size_t labels_bytes = sample.labels_end_bytes - sample.labels_start_bytes;
+        const uint8_t *equals = memchr(labels, '=', labels_bytes);
         if (equals != NULL && *labels != '"' && equals[-1] != ' ' && equals[-1] != '\t')
             CHECK(cs_prom_label(data, &sample, labels, (size_t)(equals - labels), &start, &end),
                   "the first label is not found");

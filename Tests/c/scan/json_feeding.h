@@ -56,8 +56,8 @@ static inline struct scan scan_steps(const uint8_t *text, size_t size, size_t st
 static inline void check_same(const struct scan *a, const struct scan *b)
 {
     CHECK(a->status == b->status, "%d and %d", a->status, b->status);
-    CHECK(a->status == CS_OK || a->scanner.at_bytes == b->scanner.at_bytes, "status %d at %u and %u",
-          a->status, a->scanner.at_bytes, b->scanner.at_bytes);
+    CHECK(a->status == CS_OK || a->scanner.at_bytes == b->scanner.at_bytes,
+          "status %d at %u and %u", a->status, a->scanner.at_bytes, b->scanner.at_bytes);
     CHECK(a->tape.count == b->tape.count, "%u and %u tokens", a->tape.count, b->tape.count);
     if (a->status == CS_OK)
         CHECK(memcmp(a->tape.tokens, b->tape.tokens, a->tape.count * sizeof *a->tape.tokens) == 0,

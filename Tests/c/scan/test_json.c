@@ -78,6 +78,7 @@ static const struct {
     {"[truex]", 0, CS_EXPECTED_COMMA, 5},
     {"[01]", 0, CS_EXPECTED_COMMA, 2},
     {"[-01]", 0, CS_EXPECTED_COMMA, 3},
+    {"[1,01,2]", 0, CS_EXPECTED_COMMA, 4},
     {"[0x1]", 0, CS_EXPECTED_COMMA, 2},
     {"[\"a\"\"b\"]", 0, CS_EXPECTED_COMMA, 4},
     {"[1\0]", 4, CS_EXPECTED_COMMA, 2},
@@ -108,6 +109,8 @@ static const struct {
     {"\"\\ud83d\\n\"", 0, CS_SURROGATE, 1},
     {"\"\\ud83d\\u0041\"", 0, CS_SURROGATE, 1},
     {"\"\\ud83dabcdefgh\"", 0, CS_SURROGATE, 1},
+    {"\"\\ud83d\\ue000\"", 0, CS_SURROGATE, 1},
+    {"\"\\udc00\\udc00\"", 0, CS_SURROGATE, 1},
     {"\"\x80\"", 0, CS_UTF8, 1},
     {"\"\xc0\xaf\"", 0, CS_UTF8, 1},
     {"\"\xc1\xbf\"", 0, CS_UTF8, 1},
@@ -240,6 +243,29 @@ static void test_tape(void)
     cs_json_tape_free(&scan.tape);
 }
 
+static void test_strings(void)
+{
+    const char *text = "[\"\\ud83d\\ude00\\u00e9\\u0800\\/\", \"plain\", "
+                       "{\"k\":1,\"\\u006b\":2,\"l\":3}]";
+    const char *value = "\xf0\x9f\x98\x80\xc3\xa9\xe0\xa0\x80/";
+    const uint8_t *body = (const uint8_t *)text;
+    struct scan scan = scan_whole(body, strlen(text));
+    const cs_json_token *tokens = scan.tape.tokens;
+    CHECK(scan.status == CS_OK, "%d at %u", scan.status, scan.scanner.at_bytes);
+    CHECK(cs_json_kind_of(tokens[1]) == CS_JSON_ESCAPED_STRING, "escaped");
+    CHECK(cs_json_kind_of(tokens[2]) == CS_JSON_STRING, "plain");
+    uint8_t out[64];
+    size_t length = cs_json_unescape(tokens[1], body, out);
+    CHECK(length == strlen(value) && memcmp(out, value, length) == 0, "%zu bytes", length);
+    CHECK(cs_json_equals(tokens[1], body, out, length), "equals");
+    out[length] = 'x';
+    CHECK(!cs_json_equals(tokens[1], body, out, length + 1), "equals a longer text");
+    CHECK(!cs_json_equals(tokens[1], body, out, length - 1), "equals a shorter text");
+    CHECK(cs_json_find(tokens, body, 3, (const uint8_t *)"k", 1) == 7, "the last duplicate");
+    CHECK(cs_json_find(tokens, body, 3, (const uint8_t *)"l", 1) == 9, "l");
+    cs_json_tape_free(&scan.tape);
+}
+
 static void test_numbers(void)
 {
     static const struct {
@@ -322,6 +348,26 @@ static void test_token_ids(void)
     }
 }
 
+/* Every count of digits, behind enough text for the reader of whole words. */
+static void test_token_id_widths(void)
+{
+    char text[128];
+    int size = snprintf(text, sizeof text, "[");
+    for (int i = 1; i <= 10; i++)
+        size += snprintf(text + size, sizeof text - (size_t)size, "%s%.*s", i == 1 ? "" : ", ", i,
+                         "4192837465");
+    text[size] = ']';
+    struct scan scan = scan_whole((const uint8_t *)text, (size_t)size + 1);
+    uint32_t ids[10], bad = 0;
+    CHECK(scan.status == CS_OK, "%d at %u", scan.status, scan.scanner.at_bytes);
+    CHECK(cs_json_token_ids(scan.tape.tokens, (const uint8_t *)text, 0, ids, &bad) == CS_OK, "%u",
+          bad);
+    uint64_t expected = 4192837465;
+    for (int i = 9; i >= 0; i--, expected /= 10)
+        CHECK(ids[i] == expected, "%u and %" PRIu64, ids[i], expected);
+    cs_json_tape_free(&scan.tape);
+}
+
 static void test_plain_bytes(void)
 {
     static const uint8_t special[] = {0, 0x1f, '"', '\\'}, plain[] = {0x20, 0x7f, 0x80, 0xff, '!'};
@@ -348,7 +394,9 @@ int main(void)
     test_too_long();
     test_tape();
     test_numbers();
+    test_strings();
     test_token_ids();
+    test_token_id_widths();
     test_plain_bytes();
     return 0;
 }

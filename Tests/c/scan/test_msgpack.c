@@ -73,7 +73,8 @@ static void test_formats(void)
         if (item.kind == CS_MP_EXTENSION)
             CHECK(item.extension_type == 0x2a, "case %zu", i);
         if (item.kind == CS_MP_STRING || item.kind == CS_MP_BINARY || item.kind == CS_MP_EXTENSION)
-            CHECK(at == size && memcmp(bytes + item.start_bytes, "abcdefghijklmnop", item.count) == 0,
+            CHECK(at == size &&
+                      memcmp(bytes + item.start_bytes, "abcdefghijklmnop", item.count) == 0,
                   "case %zu", i);
         at = 0;
         CHECK(cs_mp_skip(bytes, size, &at) == CS_OK && at == size, "case %zu: skip", i);
@@ -95,8 +96,8 @@ static void test_floats(void)
     CHECK(cs_mp_next((const uint8_t *)"\xca\xc0\x20\x00\x00", 5, &at, &item) == CS_OK, "float32");
     CHECK(item.kind == CS_MP_FLOAT && item.float_value == -2.5, "%a", item.float_value);
     at = 0;
-    CHECK(cs_mp_next((const uint8_t *)"\xcb\x40\x09\x21\xfb\x54\x44\x2d\x18", 9, &at, &item) == CS_OK,
-          "float64");
+    const uint8_t *pi = (const uint8_t *)"\xcb\x40\x09\x21\xfb\x54\x44\x2d\x18";
+    CHECK(cs_mp_next(pi, 9, &at, &item) == CS_OK, "float64");
     CHECK(item.kind == CS_MP_FLOAT && item.float_value == 0x1.921fb54442d18p+1, "%a",
           item.float_value);
 }
@@ -137,9 +138,8 @@ static void test_token_ids(void)
     at = 0;
     CHECK(cs_mp_token_ids((const uint8_t *)"\x05\xff", 2, &at, 2, ids) == CS_TOKEN_ID, "negative");
     CHECK(cs_mp_token_ids((const uint8_t *)"\x05\xc0", 2, &at, 2, ids) == CS_TOKEN_ID, "nil");
-    CHECK(cs_mp_token_ids((const uint8_t *)"\xcf\x00\x00\x00\x01\x00\x00\x00\x00", 9, &at, 1, ids) ==
-              CS_TOKEN_ID,
-          "too large");
+    const uint8_t *large = (const uint8_t *)"\xcf\x00\x00\x00\x01\x00\x00\x00\x00";
+    CHECK(cs_mp_token_ids(large, 9, &at, 1, ids) == CS_TOKEN_ID, "too large");
     CHECK(cs_mp_token_ids((const uint8_t *)"\x05", 1, &at, 2, ids) == CS_TRUNCATED, "truncated");
     CHECK(at == 0, "moved");
 }

@@ -76,7 +76,8 @@ static void test_lines(void)
         CHECK(status == cases[i].status, "%s: %s", line, cs_status_message(status));
         CHECK(at == (status == CS_OK ? size : 0), "%s: at %zu", line, at);
         if (status == CS_OK) {
-            CHECK(is(page, sample.name_start_bytes, sample.name_end_bytes, cases[i].name), "%s", line);
+            CHECK(is(page, sample.name_start_bytes, sample.name_end_bytes, cases[i].name), "%s",
+                  line);
             CHECK(is(page, sample.labels_start_bytes, sample.labels_end_bytes, cases[i].labels),
                   "%s", line);
             CHECK(is(page, sample.value_start_bytes, sample.value_end_bytes, cases[i].value),
@@ -89,7 +90,8 @@ static void test_lines(void)
 
 static void test_page(void)
 {
-    const char text[] = "# HELP a b\n\n# TYPE a gauge\na{x=\"1\",y=\"q\\\"\\n\"} 1\n \nb 2\nc x\nd 4\n# EOF\n";
+    const char text[] = "# HELP a b\n\n# TYPE a gauge\na{x=\"1\",y=\"q\\\"\\n\"} 1\n \n"
+                        "b 2\nc x\nd 4\n# EOF\n";
     size_t at = 0, size = sizeof text - 1, start, end;
     uint8_t *page = copy_of(text, size);
     cs_prom_sample sample;

@@ -32,8 +32,10 @@ int main(void)
                 CHECK(cs_utf8_sequence(bytes, bytes + 4) == expected, "%02x %02x %02x %02x",
                       bytes[0], bytes[1], bytes[2], bytes[3]);
                 for (int known = 1; expected > 0 && known < 4; known++)
-                    CHECK(cs_utf8_sequence(bytes, bytes + known) == (known < expected ? 0 : expected),
-                          "%d of %02x %02x %02x %02x", known, bytes[0], bytes[1], bytes[2], bytes[3]);
+                    CHECK(cs_utf8_sequence(bytes, bytes + known) ==
+                              (known < expected ? 0 : expected),
+                          "%d bytes of %02x %02x %02x %02x", known, bytes[0], bytes[1], bytes[2],
+                          bytes[3]);
             }
     return 0;
 }
