@@ -58,7 +58,7 @@ public struct StackMetrics: Equatable, Sendable {
                     if sample.label("source") == "local_compute" {
                         engine.computedTokens = Int(sample.value)
                     }
-                } else if sample.isNamed("llmd_sim_kv_transfers_total") {
+                } else if sample.isNamed("llmd_sim_kv_transfer_seconds_count") {
                     engine.transfers += Int(sample.value)
                 } else if sample.isNamed("llmd_sim_kv_transfer_bytes_total") {
                     engine.transferredBytes += Int(sample.value)
