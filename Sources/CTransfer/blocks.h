@@ -1,5 +1,5 @@
-// Lists of blocks over one or more planes, and a cursor that walks their bytes in the order in which
-// they travel: block by block, and within a block plane by plane.
+// Lists of blocks over one or more planes, and a cursor that walks their bytes in the order in
+// which they travel: block by block, and within a block plane by plane.
 #ifndef CT_BLOCKS_H
 #define CT_BLOCKS_H
 

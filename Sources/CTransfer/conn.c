@@ -192,7 +192,7 @@ static size_t input_vectors(ct_conn *conn, uint64_t limit_bytes, struct iovec *v
     return count;
 }
 
-// Keeps a descriptor that came with the bytes just read. A second one for the same frame is refused.
+// Keeps a descriptor that came with the bytes just read. A frame may bring one.
 static ct_status take_descriptor(ct_conn *conn, struct msghdr *message) {
     for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
          header = CMSG_NXTHDR(message, header)) {

@@ -19,15 +19,11 @@ __attribute__((target("avx2"))) static void copy_avx2(
     to += head;
     from += head;
     bytes -= head;
-    for (; bytes >= 128; bytes -= 128, to += 128, from += 128) {
+    for (; bytes >= 64; bytes -= 64, to += 64, from += 64) {
         __m256i a = _mm256_loadu_si256((const __m256i *)from);
         __m256i b = _mm256_loadu_si256((const __m256i *)(from + 32));
-        __m256i c = _mm256_loadu_si256((const __m256i *)(from + 64));
-        __m256i d = _mm256_loadu_si256((const __m256i *)(from + 96));
         _mm256_stream_si256((__m256i *)to, a);
         _mm256_stream_si256((__m256i *)(to + 32), b);
-        _mm256_stream_si256((__m256i *)(to + 64), c);
-        _mm256_stream_si256((__m256i *)(to + 96), d);
     }
     memcpy(to, from, bytes);
     _mm_sfence();

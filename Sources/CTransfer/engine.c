@@ -275,10 +275,13 @@ static int start_thread(ct_engine *engine) {
 ct_status ct_engine_create(const ct_engine_params *params, ct_engine **engine_p) {
     ct_engine_params given;
     ct_status status = ct_params_read(params, &given, sizeof(given));
-    if (status != CT_OK || given.transfers_max > CT_TRANSFERS_LIMIT) {
-        return CT_EINVAL;
+    if (status != CT_OK) {
+        return status;
     }
     defaults(&given);
+    if (given.transfers_max > CT_TRANSFERS_LIMIT || given.lease_ns <= given.heartbeat_ns) {
+        return CT_EINVAL;
+    }
     ct_engine *engine = calloc(1, sizeof(*engine));
     if (engine == NULL) {
         return CT_ENOMEM;

@@ -1,7 +1,7 @@
 // The inside of the engine: objects, and who owns them.
 //
-// Unless marked [lock], fields belong to the progress thread once their object has been handed to it
-// by a command. [lock] fields are shared with callers under engine->lock. [const] fields never
+// Unless marked [lock], fields belong to the progress thread once their object has been handed to
+// it by a command. [lock] fields are shared with callers under engine->lock. [const] fields never
 // change after creation.
 #ifndef CT_ENGINE_H
 #define CT_ENGINE_H
@@ -23,8 +23,8 @@ typedef struct ct_task {
     void (*run)(struct ct_task *task);
 } ct_task;
 
-// A call from another thread, carried out by the progress thread. Embedded in the object it is about,
-// so that queueing cannot fail.
+// A call from another thread, carried out by the progress thread. Embedded in the object it is
+// about, so that queueing cannot fail.
 typedef struct ct_command {
     ct_link node;
     void (*run)(struct ct_command *command);
@@ -99,8 +99,8 @@ struct ct_conn {
     uint8_t output[CT_HEADER_BYTES + CT_BODY_MAX_BYTES];
 };
 
-// Takes over `fd`, which is non-blocking; on failure the caller keeps it. `conn` is the first member
-// of its owner's allocation.
+// Takes over `fd`, which is non-blocking; on failure the caller keeps it. `conn` is the first
+// member of its owner's allocation.
 ct_status ct_conn_open(
     ct_conn *conn, ct_engine *engine, const ct_conn_ops *ops, int fd, int is_local, int is_serial);
 // Ends the connection; `closed` is called before it returns. A closed connection is left alone.
@@ -146,8 +146,6 @@ void ct_pool_drop(ct_pool *pool);
 void ct_pool_free(ct_pool *pool);
 
 // ---- Transfers (transfer.c) ----
-
-struct ct_stream;
 
 typedef enum ct_phase {
     CT_PHASE_WAITING,    // for the peer to come up
@@ -206,13 +204,15 @@ void ct_transfer_release_slot_locked(ct_transfer *transfer);
 
 // ---- Paths (memfd.c, tcp.c) ----
 
+typedef struct ct_stream ct_stream;
+
 // One way to reach a peer. The engine knows no path by name.
 typedef struct ct_path_ops {
     ct_path path;
     // Begins to set the path up, ending in ct_stream_subscribe. An error means: try another.
     ct_status (*open)(ct_peer *peer);
     // A stream that `open` began has shaken hands.
-    void (*welcomed)(ct_peer *peer, struct ct_stream *stream);
+    void (*welcomed)(ct_peer *peer, ct_stream *stream);
     // The peer published a region (`fd` as passed, -1: none), or withdrew it; transfers that use it
     // have been ended.
     ct_status (*region_added)(ct_peer *peer, uint32_t region_id, int fd);
@@ -223,11 +223,11 @@ typedef struct ct_path_ops {
     int (*stop)(ct_transfer *transfer);
     // For a path whose blocks travel in frames, else NULL: starts one request on an idle stream if
     // there is one to make.
-    void (*request)(struct ct_stream *stream);
+    void (*request)(ct_stream *stream);
     // The frame in hand answers the oldest request of the stream, payload aside.
-    ct_status (*answered)(struct ct_stream *stream);
+    ct_status (*answered)(ct_stream *stream);
     // The payload of that answer is in.
-    void (*received)(struct ct_stream *stream);
+    void (*received)(ct_stream *stream);
 } ct_path_ops;
 
 extern const ct_path_ops ct_memfd_ops;
@@ -235,10 +235,14 @@ extern const ct_path_ops ct_tcp_ops;
 
 // ---- Peers (peer.c) ----
 
+// Requests under way on a stream: enough to keep the wire full, few enough to be soon forgotten.
 #define CT_WINDOW 8
 
-typedef enum ct_request_kind { CT_REQUEST_BLOCKS, CT_REQUEST_NOTIFY, CT_REQUEST_PING }
-ct_request_kind;
+typedef enum ct_request_kind {
+    CT_REQUEST_BLOCKS,
+    CT_REQUEST_NOTIFY,
+    CT_REQUEST_PING,
+} ct_request_kind;
 
 // A request that waits for its answer. The transfer is NULL once it no longer cares.
 typedef struct ct_request {
@@ -251,7 +255,7 @@ typedef struct ct_request {
 } ct_request;
 
 // The connecting side of one connection to a peer.
-typedef struct ct_stream {
+struct ct_stream {
     ct_conn conn;  // first
     ct_peer *peer;
     uint8_t is_greeted;       // HELLO was sent
@@ -263,7 +267,7 @@ typedef struct ct_stream {
     uint64_t first_request;   // number of the oldest without an answer
     uint32_t request_count;
     ct_request requests[CT_WINDOW];  // by number modulo CT_WINDOW
-} ct_stream;
+};
 
 typedef enum ct_peer_state { CT_PEER_CONNECTING, CT_PEER_UP, CT_PEER_DOWN } ct_peer_state;
 

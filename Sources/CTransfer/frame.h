@@ -1,8 +1,8 @@
 // The frames of the TCP plane and of the same-host channel: bytes to structs and back. Knows no
 // socket. Integers are little-endian.
 //
-//   header, 32 bytes: magic u32, type u32, request u64, body_bytes u32, status i32, payload_bytes u64
-//   then the body, then the payload
+//   header, 32 bytes: magic u32, type u32, request u64, body_bytes u32, status i32,
+//   payload_bytes u64; then the body, then the payload
 //
 // The connecting side asks, the listening side answers each request in order on the same connection
 // with the same request number. REGION and READY answer SUBSCRIBE and carry request number 0.
@@ -86,8 +86,8 @@ void ct_header_encode(const ct_header *header, uint8_t bytes[CT_HEADER_BYTES]);
 // CT_EPROTOCOL unless the magic, the type, the status and the sizes that the type allows are right.
 ct_status ct_header_decode(const uint8_t bytes[CT_HEADER_BYTES], ct_header *header_p);
 
-// Each encoder writes a body of at most CT_BODY_MAX_BYTES and returns its size. Each decoder takes a
-// body of header->body_bytes and returns CT_EPROTOCOL if it is not exactly one well-formed body.
+// Each encoder writes a body of at most CT_BODY_MAX_BYTES and returns its size. Each decoder takes
+// a body of header->body_bytes and returns CT_EPROTOCOL if it is not exactly one well-formed body.
 uint32_t ct_hello_encode(const ct_hello *hello, uint8_t *body);
 ct_status ct_hello_decode(const ct_header *header, const uint8_t *body, ct_hello *hello_p);
 

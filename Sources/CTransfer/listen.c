@@ -83,9 +83,10 @@ static void accept_ready(ct_source *source, uint32_t events) {
 
 static void start_listening(ct_command *command) {
     ct_engine *engine = ct_container(command, ct_engine, listen);
-    ct_engine_watch(engine, &engine->tcp_listener.source, engine->tcp_listener.fd, EPOLLIN | EPOLLET);
-    ct_engine_watch(
-        engine, &engine->local_listener.source, engine->local_listener.fd, EPOLLIN | EPOLLET);
+    ct_listener *listeners[] = {&engine->tcp_listener, &engine->local_listener};
+    for (int i = 0; i < 2; i++) {
+        ct_engine_watch(engine, &listeners[i]->source, listeners[i]->fd, EPOLLIN | EPOLLET);
+    }
 }
 
 ct_status ct_engine_listen(ct_engine *engine, const char *host, uint16_t port, uint16_t *port_p) {

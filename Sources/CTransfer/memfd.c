@@ -1,5 +1,5 @@
-// Same host: the listening side passes its pools' memfds over an AF_UNIX socket; the connecting side
-// maps them and copies. The other process takes no part in a transfer.
+// Same host: the listening side passes its pools' memfds over an AF_UNIX socket; the connecting
+// side maps them and copies. The other process takes no part in a transfer.
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -17,7 +17,7 @@ public final class TransferEngine: Sendable {
         public var maximumNotifications = 4096
         /// Between two signs of life.
         public var heartbeat = Duration.seconds(1)
-        /// Silence after which a peer is dead.
+        /// Silence after which a peer is dead. More than a heartbeat, the same on both sides.
         public var lease = Duration.seconds(5)
 
         /// The defaults.
@@ -48,6 +48,9 @@ public final class TransferEngine: Sendable {
     public let completionDescriptor: Int32
 
     /// Starts an engine and its thread.
+    ///
+    /// - Throws: `invalidArgument` for more than 65,536 transfers or a lease no longer than a
+    ///   heartbeat, or `outOfMemory`.
     public init(_ configuration: Configuration = Configuration()) throws(TransferError) {
         var params = ct_engine_params()
         params.struct_size = UInt32(MemoryLayout<ct_engine_params>.size)

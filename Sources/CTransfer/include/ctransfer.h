@@ -1,9 +1,10 @@
 // ctransfer.h: moves blocks of KV cache between engines, over the fastest path two machines share.
 //
-//   Errors ............ ct_status, ct_status_message
-//   Engine ............ ct_engine_create, _destroy, _id, _listen, _descriptor, _poll, _stats
+//   Errors ............ ct_status_message
+//   Paths ............. ct_path_name
+//   Engine ............ ct_engine_create, _destroy, _identity, _listen, _descriptor, _poll, _stats
 //   Pools ............. ct_pool_create, _release, _memory, _region
-//   Peers ............. ct_peer_connect, _release, _id, _info, _regions
+//   Peers ............. ct_peer_connect, _release, _id, _describe, _regions
 //   Transfers ......... ct_transfer_submit, _cancel
 //
 // An engine owns one progress thread, which does all I/O and copying. Every function may be called
@@ -90,7 +91,8 @@ typedef struct ct_engine_params {
     uint32_t notifications_max;   // received but not yet polled; default 4096
     uint32_t connections_max;     // accepted; default 256
     uint64_t heartbeat_ns;        // between two signs of life; default 1 s
-    uint64_t lease_ns;            // silence after which a peer is dead; default 5 s
+    uint64_t lease_ns;            // silence after which a peer is dead; more than a heartbeat,
+                                  // the same on both sides; default 5 s
 } ct_engine_params;
 #define CT_ENGINE_PARAMS_INIT {.struct_size = sizeof(ct_engine_params)}
 
@@ -172,8 +174,8 @@ typedef struct ct_region {
 #define CT_REGIONS_MAX 64
 
 // Allocates zeroed memory for `block_count` blocks, sharable with processes of this host and user,
-// advised to use huge pages, and publishes it to every connected peer. CT_EAGAIN when CT_REGIONS_MAX
-// pools exist. The memory belongs to the pool.
+// advised to use huge pages, and publishes it to every connected peer. CT_EAGAIN when
+// CT_REGIONS_MAX pools exist. The memory belongs to the pool.
 ct_status ct_pool_create(
     ct_engine *engine, uint64_t block_bytes, uint64_t block_count, ct_pool **pool_p);
 
@@ -235,8 +237,8 @@ enum {
     CT_WRITE = 2,  // local blocks into remote blocks
 };
 
-// Where one slice of every block lies: block b has `length_bytes` at offset_bytes + b * stride_bytes.
-// A cache that keeps a tensor per layer has a plane per layer.
+// Where one slice of every block lies: block b has `length_bytes` at offset_bytes + b *
+// stride_bytes. A cache that keeps a tensor per layer has a plane per layer.
 typedef struct ct_plane {
     uint64_t offset_bytes;
     uint64_t stride_bytes;
@@ -270,15 +272,15 @@ typedef struct ct_transfer_params {
 #define CT_TRANSFER_PARAMS_INIT {.struct_size = sizeof(ct_transfer_params)}
 
 // Queues a transfer; one CT_EVENT_TRANSFER with this id follows. Errors found at once (CT_EINVAL,
-// CT_ERANGE, CT_EAGAIN when transfers_max are in flight) are returned and no event follows; all else
-// comes as the event's status. Several transfers to a peer have no order among them. A failed
+// CT_ERANGE, CT_EAGAIN when transfers_max are in flight) are returned and no event follows; all
+// else comes as the event's status. Several transfers to a peer have no order among them. A failed
 // transfer with no failed block is one whose notification may not have arrived.
 ct_status ct_transfer_submit(
     ct_engine *engine, const ct_transfer_params *params, uint64_t *transfer_id_p);
 
 // Asks for an early end. The completion still comes: CT_ECANCELED, or whatever came first. A write
-// over TCP is final only when the peer can no longer apply it, at most a lease later; the same holds
-// for its deadline. A transfer that is already final is left alone.
+// over TCP is final only when the peer can no longer apply it, at most a lease later; so it is at
+// its deadline. A transfer that is already final is left alone.
 void ct_transfer_cancel(ct_engine *engine, uint64_t transfer_id);
 
 #ifdef __cplusplus

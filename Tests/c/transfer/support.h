@@ -113,6 +113,19 @@ static inline ct_event expect_event(ct_engine *engine, ct_event_kind kind) {
     return event;
 }
 
+// A byte that another thread may be writing: only its change is waited for.
+__attribute__((no_sanitize("thread"))) static inline uint8_t peek(const volatile uint8_t *byte) {
+    return *byte;
+}
+
+static inline void wait_for_byte(const uint8_t *byte, uint8_t value) {
+    uint64_t end = now_ms() + WAIT_MS;
+    while (peek(byte) != value) {
+        CHECK(now_ms() < end);
+        poll(NULL, 0, 1);
+    }
+}
+
 static inline ct_engine *make_engine(void) {
     ct_engine *engine;
     ct_engine_params params = CT_ENGINE_PARAMS_INIT;

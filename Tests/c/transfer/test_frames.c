@@ -1,9 +1,12 @@
 // The frame codec, and engines against raw sockets that send what no engine would.
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
-#include "frame.h"
+#include "engine.h"
 #include "support.h"
 
 #define BLOCK_BYTES 4096u
@@ -152,8 +155,9 @@ static ct_header raw_receive_frame(int fd, uint8_t *body) {
 
 static void expect_closed(int fd) {
     uint8_t byte;
+    ssize_t result = recv(fd, &byte, 1, 0);
     // A reset is as good as an end: the engine may close with bytes unread.
-    CHECK(recv(fd, &byte, 1, 0) <= 0);
+    CHECK(result == 0 || (result < 0 && errno == ECONNRESET));
     close(fd);
 }
 
@@ -283,6 +287,33 @@ static void bad_clients(void) {
     ct_engine_destroy(engine);
 }
 
+// A pool is let go in the middle of a payload: its memory is gone, so the connection must be too.
+static void release_in_payload(void) {
+    ct_engine_params params = CT_ENGINE_PARAMS_INIT;
+    params.lease_ns = UINT64_C(1000000000000);
+    ct_engine *engine;
+    ct_pool *pool;
+    uint16_t port;
+    CHECK_STATUS(ct_engine_create(&params, &engine), CT_OK);
+    CHECK_STATUS(ct_pool_create(engine, BLOCK_BYTES, BLOCKS, &pool), CT_OK);
+    CHECK_STATUS(ct_engine_listen(engine, "127.0.0.1", 0, &port), CT_OK);
+    ct_region region = ct_pool_region(pool);
+    int fd = raw_welcomed(port);
+    uint8_t body[CT_BODY_MAX_BYTES];
+    ct_plane whole = {.stride_bytes = BLOCK_BYTES, .length_bytes = BLOCK_BYTES};
+    ct_view view = {.planes = &whole, .plane_count = 1};
+    ct_header header = {.type = CT_FRAME_WRITE, .payload_bytes = BLOCK_BYTES};
+    header.body_bytes = ct_list_encode(&region, &view, 0, 1, body);
+    raw_send_frame(fd, header, body);
+    uint8_t half[BLOCK_BYTES / 2];
+    memset(half, 7, sizeof(half));
+    raw_send(fd, half, sizeof(half));
+    wait_for_byte(ct_pool_memory(pool), 7);
+    ct_pool_release(pool);
+    expect_closed(fd);
+    ct_engine_destroy(engine);
+}
+
 // ---- A raw server ----
 
 typedef struct fake {
@@ -315,15 +346,15 @@ static fake begin_fake(uint32_t paths) {
     return f;
 }
 
-// A fake whose peer is up over TCP, with one region.
-static fake begin_fake_up(void) {
+// A fake whose peer is up over TCP, with one region of eight blocks.
+static fake begin_fake_up(uint64_t block_bytes) {
     // It claims to be on this host, but nobody listens on its channel: TCP is what remains.
     fake f = begin_fake(CT_PATH_MASK_ANY);
     raw_hello(f.fd, CT_FRAME_WELCOME, CT_PROTOCOL_VERSION, f.boot_id);
     uint8_t body[CT_BODY_MAX_BYTES];
     CHECK(raw_receive_frame(f.fd, body).type == CT_FRAME_SUBSCRIBE);
     ct_region_change change = {
-        .region = {.generation = 3, .size_bytes = 8 * 1024, .block_bytes = 1024}};
+        .region = {.generation = 3, .size_bytes = 8 * block_bytes, .block_bytes = block_bytes}};
     ct_header header = {
         .type = CT_FRAME_REGION, .body_bytes = ct_region_change_encode(&change, body)};
     raw_send_frame(f.fd, header, body);
@@ -339,28 +370,39 @@ static void end_fake(fake *f, ct_status expected) {
     ct_engine_destroy(f->engine);
 }
 
-// Answers a READ of four blocks with this frame; the peer must go down and the transfer with it.
-static void bad_answer(ct_header answer, const uint8_t *body, ct_status expected) {
-    fake f = begin_fake_up();
-    ct_pool *pool;
-    CHECK_STATUS(ct_pool_create(f.engine, 1024, 4, &pool), CT_OK);
+// The next request that is not a PING; those are answered.
+static ct_header next_request(const fake *f) {
+    uint8_t body[CT_BODY_MAX_BYTES];
+    for (;;) {
+        ct_header request = raw_receive_frame(f->fd, body);
+        if (request.type != CT_FRAME_PING) {
+            return request;
+        }
+        ct_header pong = {.type = CT_FRAME_PONG, .request = request.request};
+        raw_send_frame(f->fd, pong, NULL);
+    }
+}
+
+static uint64_t submit_read(const fake *f, ct_pool *pool, uint32_t count) {
     ct_transfer_params params = CT_TRANSFER_PARAMS_INIT;
     params.operation = CT_READ;
-    params.peer = f.peer;
+    params.peer = f->peer;
     params.pool = pool;
-    params.region = only_region(f.peer);
-    params.block_count = 4;
+    params.region = only_region(f->peer);
+    params.block_count = count;
     uint64_t id;
-    CHECK_STATUS(ct_transfer_submit(f.engine, &params, &id), CT_OK);
-    uint8_t request_body[CT_BODY_MAX_BYTES];
-    ct_header request;
-    do {
-        request = raw_receive_frame(f.fd, request_body);
-        if (request.type == CT_FRAME_PING) {
-            ct_header pong = {.type = CT_FRAME_PONG, .request = request.request};
-            raw_send_frame(f.fd, pong, NULL);
-        }
-    } while (request.type != CT_FRAME_READ);
+    CHECK_STATUS(ct_transfer_submit(f->engine, &params, &id), CT_OK);
+    return id;
+}
+
+// Answers a READ of four blocks with this frame; the peer must go down and the transfer with it.
+static void bad_answer(ct_header answer, const uint8_t *body, ct_status expected) {
+    fake f = begin_fake_up(1024);
+    ct_pool *pool;
+    CHECK_STATUS(ct_pool_create(f.engine, 1024, 4, &pool), CT_OK);
+    uint64_t id = submit_read(&f, pool, 4);
+    ct_header request = next_request(&f);
+    CHECK(request.type == CT_FRAME_READ);
     answer.request += request.request;
     raw_send_frame(f.fd, answer, body);
     ct_event event = expect_event(f.engine, CT_EVENT_TRANSFER);
@@ -374,6 +416,109 @@ static void bad_answer(ct_header answer, const uint8_t *body, ct_status expected
     } else {
         end_fake(&f, expected);
     }
+}
+
+// A read is cancelled in the middle of an answer, with another answer to come. Once it is final,
+// neither may reach its blocks.
+static void late_answers(void) {
+    enum { LARGE = 1 << 20 };  // one request per block
+    fake f = begin_fake_up(LARGE);
+    ct_pool *pool;
+    CHECK_STATUS(ct_pool_create(f.engine, LARGE, 2, &pool), CT_OK);
+    uint8_t *memory = ct_pool_memory(pool);
+    uint8_t *payload = malloc(LARGE);
+    memset(payload, 1, LARGE);
+    uint64_t id = submit_read(&f, pool, 2);
+    ct_header first = next_request(&f);
+    ct_header second = next_request(&f);
+    CHECK(first.type == CT_FRAME_READ && second.type == CT_FRAME_READ);
+    ct_header answer = {
+        .type = CT_FRAME_DATA, .request = first.request, .payload_bytes = LARGE};
+    raw_send_frame(f.fd, answer, NULL);
+    raw_send(f.fd, payload, LARGE / 2);
+    wait_for_byte(memory, 1);
+    ct_transfer_cancel(f.engine, id);
+    ct_event event = expect_event(f.engine, CT_EVENT_TRANSFER);
+    CHECK_STATUS(event.status, CT_ECANCELED);
+    CHECK(event.failed_count == 2);
+    memset(memory, 2, 2 * LARGE);
+    raw_send(f.fd, payload, LARGE / 2);
+    answer.request = second.request;
+    raw_send_frame(f.fd, answer, NULL);
+    raw_send(f.fd, payload, LARGE);
+    // The answers are in when a request behind them is answered.
+    ct_transfer_params params = CT_TRANSFER_PARAMS_INIT;
+    params.peer = f.peer;
+    params.notification = "x";
+    params.notification_bytes = 1;
+    CHECK_STATUS(ct_transfer_submit(f.engine, &params, &id), CT_OK);
+    ct_header notify = next_request(&f);
+    CHECK(notify.type == CT_FRAME_NOTIFY);
+    raw_send_frame(f.fd, (ct_header){.type = CT_FRAME_DONE, .request = notify.request}, NULL);
+    CHECK_STATUS(expect_event(f.engine, CT_EVENT_TRANSFER).status, CT_OK);
+    for (uint32_t i = 0; i < 2 * LARGE; i++) {
+        CHECK(memory[i] == 2);
+    }
+    free(payload);
+    close(f.fd);
+    f.fd = -1;
+    end_fake(&f, CT_EPEERDEAD);
+}
+
+// Passes a memfd of this size for a region of 8 KiB over the same-host channel.
+static void pass_memfd(off_t bytes, int seals, ct_status expected) {
+    struct sockaddr_storage address;
+    socklen_t address_bytes = ct_channel_address(&(ct_engine_id){0}, &address);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, address_bytes) == 0);
+    CHECK(listen(listener, 1) == 0);
+    fake f = begin_fake(CT_PATH_MASK(CT_PATH_MEMFD));
+    raw_hello(f.fd, CT_FRAME_WELCOME, CT_PROTOCOL_VERSION, f.boot_id);
+    int channel = accept(listener, NULL, NULL);
+    uint8_t body[CT_BODY_MAX_BYTES];
+    CHECK(raw_receive_frame(channel, body).type == CT_FRAME_HELLO);
+    raw_hello(channel, CT_FRAME_WELCOME, CT_PROTOCOL_VERSION, f.boot_id);
+    CHECK(raw_receive_frame(channel, body).type == CT_FRAME_SUBSCRIBE);
+
+    int memfd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(ftruncate(memfd, bytes) == 0 && fcntl(memfd, F_ADD_SEALS, seals) == 0);
+    ct_region_change change = {
+        .region = {.generation = 3, .size_bytes = 8192, .block_bytes = 1024}};
+    uint8_t frame[CT_HEADER_BYTES + CT_BODY_MAX_BYTES];
+    ct_header header = {
+        .type = CT_FRAME_REGION,
+        .body_bytes = ct_region_change_encode(&change, frame + CT_HEADER_BYTES)};
+    ct_header_encode(&header, frame);
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec vector = {frame, CT_HEADER_BYTES + header.body_bytes};
+    struct msghdr message = {
+        .msg_iov = &vector,
+        .msg_iovlen = 1,
+        .msg_control = control,
+        .msg_controllen = sizeof(control),
+    };
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    *rights = (struct cmsghdr){
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(rights), &memfd, sizeof(memfd));
+    CHECK(sendmsg(channel, &message, MSG_NOSIGNAL) == (ssize_t)vector.iov_len);
+    if (expected == CT_OK) {
+        raw_send_frame(channel, (ct_header){.type = CT_FRAME_READY}, NULL);
+        CHECK(expect_event(f.engine, CT_EVENT_PEER_UP).path == CT_PATH_MEMFD);
+        close(channel);
+        end_fake(&f, CT_EPEERDEAD);
+    } else {
+        end_fake(&f, expected);
+        close(channel);
+    }
+    close(memfd);
+    close(listener);
+}
+
+static void passed_memfds(void) {
+    pass_memfd(8192, F_SEAL_SHRINK, CT_OK);
+    pass_memfd(8192, F_SEAL_GROW, CT_EPOLICY);
+    pass_memfd(8191, F_SEAL_SHRINK, CT_EPOLICY);
 }
 
 static void bad_servers(void) {
@@ -398,7 +543,7 @@ static void bad_servers(void) {
     raw_send_frame(f.fd, (ct_header){.type = CT_FRAME_READY}, NULL);
     end_fake(&f, CT_EPROTOCOL);
 
-    f = begin_fake_up();
+    f = begin_fake_up(1024);
     raw_send_frame(f.fd, (ct_header){.type = CT_FRAME_DONE, .request = 99}, NULL);
     end_fake(&f, CT_EPROTOCOL);
 
@@ -420,7 +565,10 @@ int main(void) {
     lists();
     bounds();
     bad_clients();
+    release_in_payload();
     bad_servers();
+    passed_memfds();
+    late_answers();
     puts("ok");
     return 0;
 }

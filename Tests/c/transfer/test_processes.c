@@ -101,7 +101,8 @@ typedef struct side {
     ct_region region;
 } side;
 
-static side make_side(const child *c, ct_path path, const char *heartbeat_ms, const char *lease_ms) {
+static side make_side(
+    const child *c, ct_path path, const char *heartbeat_ms, const char *lease_ms) {
     side s = {.engine = make_timed_engine(heartbeat_ms, lease_ms)};
     CHECK_STATUS(ct_pool_create(s.engine, BLOCK_BYTES, BLOCKS, &s.pool), CT_OK);
     s.memory = ct_pool_memory(s.pool);
@@ -162,8 +163,8 @@ static void read_and_write(ct_path path) {
     kill_child(&c);
 }
 
-// kill -9 in the middle: every transfer ends with its failed blocks, at once, and what is not listed
-// as failed is right.
+// kill -9 in the middle: every transfer ends with its failed blocks, at once, and what is not
+// listed as failed is right.
 static void killed(ct_path path, ct_operation operation) {
     // Enough that a tester who is kept waiting still kills in the middle.
     enum { TRANSFERS = 100 };
@@ -269,8 +270,8 @@ static void silent(void) {
     stop_child(&c);
     uint64_t begin_ms = now_ms();
     // A read ends at its deadline; a write only when the peer can no longer apply it.
-    uint64_t reading = submit(&s, CT_READ, NULL, NULL, 8, 100);
     uint64_t writing = submit(&s, CT_WRITE, NULL, NULL, 8, 100);
+    uint64_t reading = submit(&s, CT_READ, NULL, NULL, 8, 100);
     ct_event event = end_of(&s, reading);
     CHECK(event.status == CT_ETIMEDOUT && event.failed_count == 8);
     CHECK(now_ms() - begin_ms >= 100);

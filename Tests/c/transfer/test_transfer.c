@@ -186,6 +186,8 @@ static void notifications(ct_path path) {
     size_t count;
     ct_engine_poll(p.server, &event, 1, &count);
     CHECK(count == 0);
+    struct pollfd drained = {.fd = ct_engine_descriptor(p.server), .events = POLLIN};
+    CHECK(poll(&drained, 1, 0) == 0);
     CHECK(ct_engine_stats(p.server).notifications_received == TRANSFERS);
     free_pair(&p);
 }
@@ -302,9 +304,27 @@ static void bad_parameters(ct_path path) {
     free_pair(&p);
 }
 
-// Regions come and go while a peer is connected.
+// Waits until the peer publishes exactly one region, of another generation.
+static ct_region wait_for_region(ct_peer *peer, uint64_t old_generation) {
+    uint64_t end = now_ms() + WAIT_MS;
+    for (;;) {
+        ct_region known[CT_REGIONS_MAX];
+        size_t count;
+        ct_peer_regions(peer, known, &count);
+        if (count == 1 && known[0].generation != old_generation) {
+            return known[0];
+        }
+        CHECK(now_ms() < end);
+        poll(NULL, 0, 1);
+    }
+}
+
+// Regions come and go while a peer is connected; it hears of it without asking.
 static void regions(ct_path path) {
-    pair p = make_pair(path, 4096, BLOCKS);
+    ct_engine_params quiet = CT_ENGINE_PARAMS_INIT;
+    quiet.heartbeat_ns = UINT64_C(1000000000000);
+    quiet.lease_ns = 2 * quiet.heartbeat_ns;
+    pair p = make_pair_with(path, 4096, BLOCKS, 1, quiet, quiet);
     memset(p.server_memory, 5, p.bytes);
     ct_transfer_params params = make_transfer(&p, CT_READ);
     params.block_count = BLOCKS;
@@ -315,22 +335,19 @@ static void regions(ct_path path) {
     memset(ct_pool_memory(second), 6, 7 * 4096);
     ct_pool_release(p.server_pool);
     p.server_pool = second;
-    // The change of the table is asynchronous: the last of its two steps shows that both are in.
-    ct_region known[CT_REGIONS_MAX];
-    size_t count = 0;
-    uint64_t end = now_ms() + WAIT_MS;
-    do {
-        CHECK(now_ms() < end);
-        round_trip(&p);
-        ct_peer_regions(p.peer, known, &count);
-    } while (count != 1 || known[0].generation == p.region.generation);
+    ct_region region = wait_for_region(p.peer, p.region.generation);
+    CHECK(region.size_bytes == 7 * 4096);
     ct_event event = finish(p.client, submit(p.client, &params), CT_ENOTFOUND);
     CHECK(event.failed_count == BLOCKS);
-    CHECK(known[0].size_bytes == 7 * 4096);
-    params.region = known[0];
+    params.region = region;
     params.block_count = 7;
     finish(p.client, submit(p.client, &params), CT_OK);
     CHECK(p.client_memory[0] == 6 && p.client_memory[7 * 4096] == 5);
+
+    // Gone and made again with nothing else said.
+    ct_pool_release(second);
+    CHECK_STATUS(ct_pool_create(p.server, 4096, 9, &p.server_pool), CT_OK);
+    CHECK(wait_for_region(p.peer, region.generation).size_bytes == 9 * 4096);
     free_pair(&p);
 }
 
@@ -417,7 +434,12 @@ static void unreachable(void) {
 }
 
 static void addresses(void) {
-    ct_engine *first = make_engine();
+    ct_engine *first;
+    ct_engine_params engine_params = CT_ENGINE_PARAMS_INIT;
+    engine_params.heartbeat_ns = 1000;
+    engine_params.lease_ns = 1000;
+    CHECK_STATUS(ct_engine_create(&engine_params, &first), CT_EINVAL);
+    first = make_engine();
     ct_engine *second = make_engine();
     uint16_t port;
     CHECK_STATUS(ct_engine_listen(first, "not numeric", 0, &port), CT_EINVAL);
