@@ -36,6 +36,12 @@ public final class Subprocess {
         /// The signal that ended it; 0 if none did.
         public var signal: Int32
 
+        /// An exit as the system reports it.
+        public init(code: Int32, signal: Int32) {
+            self.code = code
+            self.signal = signal
+        }
+
         /// Whether it ended with code 0 by itself.
         public var isSuccess: Bool { code == 0 && signal == 0 }
 
