@@ -121,6 +121,11 @@ let package = Package(
             name: "perf-hashing", dependencies: ["CHashingPeer", "Hashing", "PerfSupport"],
             path: "perf/hashing", exclude: ["peer"], swiftSettings: strict),
 
+        // Servers and clients on loopback that a test holds in its hand.
+        .target(
+            name: "LoopbackSupport", dependencies: ["Core", "Net"], path: "Tests/Support",
+            swiftSettings: strict),
+
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),
         tests(of: "Core"),
@@ -133,7 +138,7 @@ let package = Package(
         tests(
             of: "Gateway",
             [
-                "Core", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "Hashing", fixtures: true),
@@ -146,7 +151,8 @@ let package = Package(
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),
         tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
-        tests(of: "Sidecar", ["Core", "Net", "Scan", "Telemetry"], fixtures: true),
+        tests(
+            of: "Sidecar", ["Core", "LoopbackSupport", "Net", "Scan", "Telemetry"], fixtures: true),
         tests(of: "Simulator", ["Core", "Hashing", "Net", "Scan", "Transfer"], fixtures: true),
         tests(of: "Stack", ["Core"]),
         tests(of: "Telemetry", [logging]),

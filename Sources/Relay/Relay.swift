@@ -97,12 +97,11 @@ public final class Relay {
     /// Ends what downstream has of the response so that nobody takes it for whole: a client of an
     /// event stream is told why, then the connection or stream is reset.
     private func breakOff(isEventStream: Bool, _ error: NetError) {
-        if isEventStream {
-            // The empty lines end an event that was cut in two.
-            var event = "\n\ndata: \(APIError(upstream: error).body)\n\n"
-            event.withUTF8 { _ = downstream.write(UnsafeRawBufferPointer($0)) }
-        }
-        downstream.abort()
+        guard isEventStream else { return downstream.abort() }
+        // The empty lines end an event that was cut in two.
+        downstream.write(Array("\n\ndata: \(APIError(upstream: error).body)\n\n".utf8))
+        // A reset overtakes what HTTP/2 has not sent yet, which it does when this turn ends.
+        downstream.loop.schedule(after: .zero) { [downstream] in downstream.abort() }
     }
 }
 
