@@ -35,7 +35,10 @@ struct Block: FlatTableValue {
 
     private static let vacantBit: UInt32 = 1 << 31
     private static let setBit: UInt32 = 1 << 30
-    private static let usedBit: UInt32 = 1 << 29
+    private static let useShift: UInt32 = 28
+    private static let useBits: UInt32 = 3 << useShift
+    /// What a lookup sets ``use`` to.
+    static let recentUse: UInt32 = 3
 
     /// Those that are, first; then `.none`.
     var residents = InlineArray<6, Resident>(repeating: .none)
@@ -49,17 +52,17 @@ struct Block: FlatTableValue {
 
     var isVacant: Bool { bits & Self.vacantBit != 0 }
 
-    /// Whether a lookup met the block since eviction last looked at it.
-    var isUsed: Bool {
-        get { bits & Self.usedBit != 0 }
-        set { bits = newValue ? bits | Self.usedBit : bits & ~Self.usedBit }
+    /// How lately a lookup met the block: each time that eviction passes it over counts one down.
+    var use: UInt32 {
+        get { (bits & Self.useBits) >> Self.useShift }
+        set { bits = bits & ~Self.useBits | newValue << Self.useShift }
     }
 
     /// The index of the set that holds the residents in place of ``residents``.
     var set: Int? {
-        get { bits & Self.setBit != 0 ? Int(bits & (Self.usedBit - 1)) : nil }
+        get { bits & Self.setBit != 0 ? Int(bits & (1 << Self.useShift - 1)) : nil }
         set {
-            bits &= Self.usedBit
+            bits &= Self.useBits
             if let newValue { bits |= Self.setBit | UInt32(newValue) }
         }
     }

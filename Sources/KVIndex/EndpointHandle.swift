@@ -27,4 +27,7 @@ public struct EndpointCounters: Equatable, Sendable {
     public var parkedCount = 0
     /// Stores that waited for their parent in vain and were dropped.
     public var parkedDroppedCount = 0
+
+    /// Nothing yet.
+    public init() {}
 }

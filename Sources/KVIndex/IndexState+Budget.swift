@@ -68,11 +68,11 @@ extension IndexState {
         for _ in 0..<Self.sampleCount {
             guard let (candidate, block) = blocks.nextEntry(near: key) else { break }
             victim = victim ?? candidate
-            if !block.isUsed {
+            if block.use == 0 {
                 victim = candidate
                 break
             }
-            blocks.find(candidate)?.pointee.isUsed = false
+            blocks.find(candidate)?.pointee.use -= 1
         }
         guard let victim, let block = blocks.find(victim) else { return false }
         if let set = block.pointee.set {
@@ -103,12 +103,12 @@ extension IndexState {
                 victim = candidate
                 break
             }
-            guard let block = blocks.find(engineBlock.key), block.pointee.isUsed else {
+            guard let block = blocks.find(engineBlock.key), block.pointee.use > 0 else {
                 victim = candidate
                 break
             }
             victim = victim ?? candidate
-            block.pointee.isUsed = false
+            block.pointee.use -= 1
         }
         guard let victim else { return false }
         forget(victim)

@@ -61,6 +61,7 @@ extension IndexState {
         let keyRange = path.keyRange(of: index)
         guard makeRoom(forEngineBlock: tag) else { return false }
         let tail = path.tail(atEndOf: index)
+        admissionCount += 1
         engineBlocks.insert(
             tag,
             EngineBlock(
@@ -152,8 +153,13 @@ extension IndexState {
             addReference(tag, in: tier)
             endpoints[endpoint].counters.storedCount += 1
         } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: true)) {
-            endpoints[endpoint].counters.storesSkippedCount += 1
+            skipStores(1, at: endpoint)
         }
+    }
+
+    mutating func skipStores(_ count: Int, at endpoint: EndpointHandle) {
+        endpoints[endpoint].counters.storesSkippedCount += count
+        storesSkippedCount += count
     }
 
     mutating func remove(_ hash: UInt64, at endpoint: EndpointHandle, from tier: Tier) {
@@ -162,6 +168,7 @@ extension IndexState {
         } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: false))
         {
             endpoints[endpoint].counters.removalsSkippedCount += 1
+            removalsSkippedCount += 1
         }
     }
 

@@ -30,7 +30,7 @@ extension IndexState {
                         finish(walk, position, &matches)
                         return
                     }
-                    if !block.pointee.isUsed { block.pointee.isUsed = true }
+                    if block.pointee.use != Block.recentUse { block.pointee.use = Block.recentUse }
                     position += 1
                 }
             }

@@ -28,9 +28,12 @@ struct IndexState: ~Copyable, Sendable {
     var expectations = Expectations()
     var endpoints = EndpointRegistry()
 
+    var admissionCount = 0
     var evictionCount = 0
     var lookupCount = 0
     var lookupHitCount = 0
+    var storesSkippedCount = 0
+    var removalsSkippedCount = 0
 
     init(maximumBytes: Int, maximumParkedBlockCount: Int) {
         self.maximumBytes = maximumBytes

@@ -42,12 +42,18 @@ public final class KVIndex: Sendable {
         public var engineBlockCount = 0
         /// Endpoints registered.
         public var endpointCount = 0
+        /// Engine hashes taken in so far.
+        public var admissionCount = 0
         /// Blocks and engine hashes forgotten to keep the byte budget.
         public var evictionCount = 0
         /// Lookups so far.
         public var lookupCount = 0
         /// Lookups of which some endpoint held at least the first block.
         public var lookupHitCount = 0
+        /// Stores that could not be indexed; see ``EndpointCounters/storesSkippedCount``.
+        public var storesSkippedCount = 0
+        /// Removals of blocks that the index did not know.
+        public var removalsSkippedCount = 0
     }
 
     /// As given at the start.
@@ -165,8 +171,10 @@ public final class KVIndex: Sendable {
             Statistics(
                 byteCount: state.byteCount, blockCount: state.blocks.count,
                 engineBlockCount: state.engineBlocks.count, endpointCount: state.endpoints.count,
-                evictionCount: state.evictionCount, lookupCount: state.lookupCount,
-                lookupHitCount: state.lookupHitCount)
+                admissionCount: state.admissionCount, evictionCount: state.evictionCount,
+                lookupCount: state.lookupCount, lookupHitCount: state.lookupHitCount,
+                storesSkippedCount: state.storesSkippedCount,
+                removalsSkippedCount: state.removalsSkippedCount)
         }
     }
 
@@ -235,7 +243,7 @@ public final class KVIndex: Sendable {
         _ stored: BlocksStored, in batch: KVEventBatch, at endpoint: EndpointHandle, model: String
     ) {
         guard isIndexable(stored, at: endpoint) else {
-            return skip(stored, at: endpoint)
+            return state.withLock { $0.skipStores(stored.hashes.count, at: endpoint) }
         }
         guard !stored.tokens.isEmpty else {
             return forEachStep(of: stored.hashes) { state, step in
@@ -257,7 +265,7 @@ public final class KVIndex: Sendable {
                 if isStored {
                     state.endpoints[endpoint].counters.storedCount += 1
                 } else {
-                    state.endpoints[endpoint].counters.storesSkippedCount += 1
+                    state.skipStores(1, at: endpoint)
                 }
             }
         }
@@ -281,12 +289,6 @@ public final class KVIndex: Sendable {
         return state.withLock {
             $0.isIndexed(
                 group: stored.group, isFullAttention: stored.isFullAttention, at: endpoint)
-        }
-    }
-
-    private func skip(_ stored: BlocksStored, at endpoint: EndpointHandle) {
-        state.withLock {
-            $0.endpoints[endpoint].counters.storesSkippedCount += stored.hashes.count
         }
     }
 

@@ -17,7 +17,8 @@ enum KVEventFrames {
 /// What a replay endpoint answers, in either framing: `"", sequence, payload` (vLLM up to 0.23)
 /// or `"", topic, sequence, payload` (from 0.27, SGLang).
 enum KVReplayReply {
-    case batch(sequence: UInt64, payload: UnsafeRawBufferPointer)
+    case batch(
+        topic: UnsafeRawBufferPointer?, sequence: UInt64, payload: UnsafeRawBufferPointer)
     case end
 
     /// nil if the message has neither form.
@@ -25,8 +26,12 @@ enum KVReplayReply {
         guard message.count == 3 || message.count == 4, message[0].isEmpty,
             let sequence = KVEventFrames.decode(message[message.count - 2])
         else { return nil }
-        self =
-            sequence == KVEventFrames.endOfReplay
-            ? .end : .batch(sequence: sequence, payload: message[message.count - 1])
+        if sequence == KVEventFrames.endOfReplay {
+            self = .end
+        } else {
+            self = .batch(
+                topic: message.count == 4 ? message[1] : nil, sequence: sequence,
+                payload: message[message.count - 1])
+        }
     }
 }

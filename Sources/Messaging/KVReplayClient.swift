@@ -10,8 +10,9 @@ public final class KVReplayClient {
     /// What happened; `finished` and `failed` come once and last. Pointers are valid during the
     /// callback only.
     public enum Event {
-        /// A batch came.
-        case batch(sequence: UInt64, payload: UnsafeRawBufferPointer)
+        /// A batch came; engines before vLLM 0.26 do not send its topic.
+        case batch(
+            topic: UnsafeRawBufferPointer?, sequence: UInt64, payload: UnsafeRawBufferPointer)
         /// The engine has sent all that it had.
         case finished
         /// The replay was cut short.
@@ -66,8 +67,8 @@ public final class KVReplayClient {
     private func received(_ message: ZMQMessage) {
         lastReply = .now
         switch KVReplayReply(message) {
-        case .batch(let sequence, let payload)?:
-            handler(.batch(sequence: sequence, payload: payload))
+        case .batch(let topic, let sequence, let payload)?:
+            handler(.batch(topic: topic, sequence: sequence, payload: payload))
         case .end?:
             end(.finished)
         case nil:

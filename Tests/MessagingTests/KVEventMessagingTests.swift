@@ -39,7 +39,8 @@ struct KVEventMessagingTests {
             #expect(
                 report
                     == .batch(
-                        topic: "", sequence: UInt64(sequence), payload: [UInt8(sequence & 255)]))
+                        topic: "kv@a@m", sequence: UInt64(sequence),
+                        payload: [UInt8(sequence & 255)]))
         }
         #expect(await reports.next() == .finished)
         try await harness.finish()
@@ -56,7 +57,7 @@ struct KVEventMessagingTests {
         for sequence: UInt8 in 2..<5 {
             #expect(
                 await reports.next()
-                    == .batch(topic: "", sequence: UInt64(sequence), payload: [sequence]))
+                    == .batch(topic: "kv@a@m", sequence: UInt64(sequence), payload: [sequence]))
         }
         #expect(await reports.next() == .finished)
         // Past the end there is nothing, which is not an error.

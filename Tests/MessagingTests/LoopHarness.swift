@@ -172,8 +172,10 @@ final class LoopHarness: @unchecked Sendable {
                 idleTimeout: idleTimeout
             ) { event in
                 switch event {
-                case .batch(let sequence, let payload):
-                    sink.yield(.batch(topic: "", sequence: sequence, payload: Array(payload)))
+                case .batch(let topic, let sequence, let payload):
+                    let topic = topic.map { String(decoding: $0, as: UTF8.self) } ?? ""
+                    sink.yield(
+                        .batch(topic: topic, sequence: sequence, payload: Array(payload)))
                 case .finished: sink.yield(.finished)
                 case .failed(let error): sink.yield(.failed(error))
                 }

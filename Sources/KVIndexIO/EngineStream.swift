@@ -1,0 +1,294 @@
+import Core
+import KVIndex
+import Logging
+import Messaging
+import Net
+import Telemetry
+
+/// The KV events of one engine, from its sockets into the index. Loop-bound.
+final class EngineStream {
+    /// What the streams of a source share.
+    struct Environment {
+        let index: KVIndex
+        let context: MessagingContext
+        let loop: EventLoop
+        let configuration: KVEventSource.Configuration
+        let metrics: KVIndexMetrics
+        let logger: Logger
+        let gate: ReplayGate
+    }
+
+    private struct Held {
+        var sequence: UInt64
+        var model: String
+        var payload: [UInt8]
+    }
+
+    /// Batches held during a replay; what does not fit is seen as a gap afterwards.
+    private static let maximumHeldBytes = 16 << 20
+    private static let maximumHeldCount = 10_000
+    /// A batch larger than this is not kept as memory for the next one.
+    private static let keptTokenCount = 1 << 18
+
+    let server: ModelServer
+    let endpoint: EndpointHandle
+    private let environment: Environment
+    private var tracker: SequenceTracker
+    private var subscriber: KVEventSubscriber?
+    private var replay: KVReplayClient?
+    private var timer: Timer?
+    private var timerDeadline: MonotonicTime?
+    private var batch = KVEventBatch()
+    private var held: [Held] = []
+    private var heldBytes = 0
+    private var topic: [UInt8]?
+    private var model: String
+    private var isConnected = false
+    private var connectionCount = 0
+    private var decodeErrorCount = 0
+
+    init(_ server: ModelServer, _ endpoint: EndpointHandle, _ environment: Environment) {
+        self.server = server
+        self.endpoint = endpoint
+        self.environment = environment
+        model = environment.configuration.defaultModel
+        var policy = environment.configuration.tracking
+        policy.canReplay = server.replayEndpoint != nil
+        tracker = SequenceTracker(policy: policy)
+        open()
+    }
+
+    func close() {
+        if isConnected { environment.metrics.activeSubscribers.decrement() }
+        isConnected = false
+        timer?.cancel()
+        timer = nil
+        subscriber?.close()
+        subscriber = nil
+        stopReplay()
+        held = []
+    }
+
+    var state: KVEngineState {
+        KVEngineState(
+            name: server.name, isConnected: isConnected, sequence: tracker.counters,
+            index: environment.index.counters(of: endpoint) ?? EndpointCounters(),
+            heldCount: held.count, decodeErrorCount: decodeErrorCount)
+    }
+
+    // MARK: - The subscription
+
+    /// In fan-in mode there is nothing to open: the source hands over the engine's batches.
+    private func open() {
+        guard let endpoint = server.eventsEndpoint else { return }
+        do {
+            subscriber = try KVEventSubscriber(
+                context: environment.context, on: environment.loop, mode: .connect(endpoint),
+                configuration: environment.configuration.subscription
+            ) { [weak self] event in self?.received(event) }
+        } catch {
+            environment.metrics.zmqErrors.increment()
+            environment.logger.error(
+                "no KV events: \(error)", metadata: ["endpoint": "\(server.name)"])
+            timer = environment.loop.schedule(after: environment.configuration.reopenDelay) {
+                [weak self] in self?.open()
+            }
+        }
+    }
+
+    private func received(_ event: KVEventSubscriber.Event) {
+        switch event {
+        case .batch(let topic, let sequence, let payload):
+            received(topic: topic, sequence: sequence, payload: payload)
+        case .connected:
+            guard !isConnected else { return }
+            isConnected = true
+            connectionCount += 1
+            environment.metrics.activeSubscribers.increment()
+            if connectionCount > 1 { environment.metrics.reconnections.increment() }
+            change { $0.connected(at: .now) }
+        case .disconnected:
+            guard isConnected else { return }
+            isConnected = false
+            environment.metrics.activeSubscribers.decrement()
+            change { $0.disconnected() }
+        case .malformed:
+            environment.metrics.zmqErrors.increment()
+        }
+    }
+
+    /// Takes a live batch.
+    func received(
+        topic: UnsafeRawBufferPointer, sequence: UInt64, payload: UnsafeRawBufferPointer
+    ) {
+        environment.metrics.messages.increment()
+        readModel(topic)
+        let before = tracker.counters
+        let decision = tracker.live(
+            sequence, fingerprint: Self.fingerprint(of: payload), at: .now)
+        act(decision, sequence, payload, model: model, since: before)
+    }
+
+    /// The topic is the same in every batch of an engine. Before vLLM 0.26 replays do not carry it:
+    /// until the first live batch the configured model stands in.
+    private func readModel(_ topic: UnsafeRawBufferPointer) {
+        if let known = self.topic, known.elementsEqual(topic) { return }
+        self.topic = Array(topic)
+        model = EventTopic(topic).model ?? environment.configuration.defaultModel
+        if model.isEmpty {
+            environment.logger.warning(
+                "the topic of the KV events names no model, and none is configured",
+                metadata: ["endpoint": "\(server.name)"])
+        }
+    }
+
+    /// Tells batches of different processes apart: a batch begins with the time when it was sent.
+    private static func fingerprint(of payload: UnsafeRawBufferPointer) -> UInt64 {
+        var hasher = Hasher()
+        hasher.combine(payload.count)
+        hasher.combine(bytes: UnsafeRawBufferPointer(rebasing: payload.prefix(64)))
+        return UInt64(bitPattern: Int64(hasher.finalize()))
+    }
+
+    // MARK: - What the tracker decides
+
+    private func change(_ body: (inout SequenceTracker) -> [SequenceTracker.Command]) {
+        let before = tracker.counters
+        let commands = body(&tracker)
+        environment.metrics.add(tracker.counters, since: before)
+        perform(commands)
+        scheduleTick()
+    }
+
+    private func act(
+        _ decision: SequenceTracker.Decision, _ sequence: UInt64,
+        _ payload: UnsafeRawBufferPointer, model: String, since before: SequenceTracker.Counters
+    ) {
+        environment.metrics.add(tracker.counters, since: before)
+        if !decision.commands.isEmpty {
+            perform(decision.commands)
+            scheduleTick()
+        }
+        switch decision.disposition {
+        case .apply: apply(payload, model: model)
+        case .hold: hold(sequence, payload, model: model)
+        case .discard: break
+        }
+    }
+
+    private func perform(_ commands: [SequenceTracker.Command]) {
+        for command in commands {
+            switch command {
+            case .clear:
+                environment.logger.notice(
+                    "the engine's blocks are forgotten: it restarted, or its events are lost",
+                    metadata: ["endpoint": "\(server.name)"])
+                environment.index.clear(endpoint)
+            case .dropHeld:
+                held = []
+                heldBytes = 0
+            case .releaseHeld: releaseHeld()
+            case .startReplay(let start): startReplay(from: start)
+            case .stopReplay: stopReplay()
+            }
+        }
+    }
+
+    private func apply(_ payload: UnsafeRawBufferPointer, model: String) {
+        do {
+            try KVEventDecoder.decode(payload, into: &batch)
+        } catch {
+            decodeErrorCount += 1
+            environment.metrics.decodeErrors.increment()
+            environment.logger.debug(
+                "bad KV events: \(error)", metadata: ["endpoint": "\(server.name)"])
+            return
+        }
+        environment.metrics.unknownEvents.increment(by: batch.unknownEventCount)
+        environment.index.apply(batch, from: endpoint, model: model)
+        if batch.tokens.count > Self.keptTokenCount { batch = KVEventBatch() }
+    }
+
+    private func hold(_ sequence: UInt64, _ payload: UnsafeRawBufferPointer, model: String) {
+        guard held.count < Self.maximumHeldCount,
+            heldBytes + payload.count <= Self.maximumHeldBytes
+        else { return }
+        held.append(Held(sequence: sequence, model: model, payload: Array(payload)))
+        heldBytes += payload.count
+    }
+
+    private func releaseHeld() {
+        let batches = held
+        held = []
+        heldBytes = 0
+        for batch in batches {
+            batch.payload.withUnsafeBytes { payload in
+                let before = tracker.counters
+                let decision = tracker.released(
+                    batch.sequence, fingerprint: Self.fingerprint(of: payload), at: .now)
+                act(decision, batch.sequence, payload, model: batch.model, since: before)
+            }
+        }
+    }
+
+    // MARK: - Replays
+
+    private func startReplay(from start: UInt64) {
+        environment.gate.enter(self) { [weak self] in self?.requestReplay(from: start) }
+    }
+
+    private func stopReplay() {
+        replay?.cancel()
+        replay = nil
+        environment.gate.leave(self)
+    }
+
+    private func requestReplay(from start: UInt64) {
+        guard let endpoint = server.replayEndpoint else { return }
+        do {
+            replay = try KVReplayClient(
+                context: environment.context, on: environment.loop, endpoint: endpoint,
+                from: start, idleTimeout: environment.configuration.replayIdleTimeout,
+                maximumMessageBytes: environment.configuration.subscription.maximumMessageBytes
+            ) { [weak self] event in self?.replayed(event) }
+        } catch {
+            // Not from inside the tracker's own command.
+            environment.loop.schedule(after: .zero) { [weak self] in self?.replayed(.failed(error))
+            }
+        }
+    }
+
+    private func replayed(_ event: KVReplayClient.Event) {
+        switch event {
+        case .batch(let topic, let sequence, let payload):
+            environment.metrics.messages.increment()
+            if let topic { readModel(topic) }
+            let before = tracker.counters
+            let decision = tracker.replayed(
+                sequence, fingerprint: Self.fingerprint(of: payload), at: .now)
+            act(decision, sequence, payload, model: model, since: before)
+        case .finished:
+            stopReplay()
+            change { $0.replayEnded(at: .now) }
+        case .failed(let error):
+            stopReplay()
+            environment.metrics.zmqErrors.increment()
+            environment.logger.info(
+                "replay failed: \(error)", metadata: ["endpoint": "\(server.name)"])
+            change { $0.replayFailed(at: .now) }
+        }
+    }
+
+    private func scheduleTick() {
+        guard tracker.deadline != timerDeadline else { return }
+        timer?.cancel()
+        timerDeadline = tracker.deadline
+        timer = timerDeadline.map { deadline in
+            environment.loop.schedule(after: deadline - .now) { [weak self] in
+                guard let self else { return }
+                timerDeadline = nil
+                change { $0.tick(.now) }
+            }
+        }
+    }
+}
