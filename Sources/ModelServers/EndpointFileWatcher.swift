@@ -36,10 +36,11 @@ public final class EndpointFileWatcher {
         self.logger = logger
     }
 
-    /// Looks at the file now, and every `interval` from now on.
+    /// Looks at the file now, and every `interval` from now on, until ``stop()`` or the end of the
+    /// loop, whether or not anybody holds the watcher.
     public func start(on loop: EventLoop, every interval: Duration = .seconds(1)) {
         poll()
-        timer = loop.schedule(every: interval) { [weak self] in self?.poll() }
+        timer = loop.schedule(every: interval) { self.poll() }
     }
 
     /// Watches no more.

@@ -43,6 +43,8 @@ struct ParsedRequest {
     var prompt: Prompt
     /// What else tells prompts apart in the prefix cache.
     var cacheSalt: String?
+    /// Whether the response comes token by token.
+    var isStreaming: Bool
 
     /// Tokens of the prompt, four bytes of text counting as one.
     var promptTokenCount: Int {
@@ -69,6 +71,7 @@ struct ParsedRequest {
         }
         self.model = name
         cacheSalt = document["cache_salt"]?.string
+        isStreaming = document["stream"]?.bool ?? false
         switch kind {
         case .chat:
             prompt = document["messages"].map { .text(byteCount: $0.byteRange.count) } ?? .none

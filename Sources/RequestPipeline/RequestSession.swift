@@ -17,6 +17,9 @@ public final class RequestSession {
     public private(set) var model = ""
     /// The value of `x-request-id`, the client's or a new one.
     public let requestID: String
+    /// The request's body, from the step that ends it until the response starts. Copies share its
+    /// storage.
+    public private(set) var body: [UInt8] = []
 
     private enum State {
         case receiving
@@ -34,8 +37,6 @@ public final class RequestSession {
     private var state = State.receiving
     private var receivedBytes = 0
     private let scanner: JSONScanner?
-    private var opaqueBody: [UInt8] = []
-    private var document: JSONDocument?
     private var request: SchedulingRequest?
 
     private var target: PoolMember?
@@ -43,6 +44,7 @@ public final class RequestSession {
     private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
     private var usage: UsageReader?
+    private var isStreaming = false
     private var status: Int?
     private var firstByteAt: MonotonicTime?
 
@@ -61,7 +63,7 @@ public final class RequestSession {
         let length = min(Self.contentLength(headers) ?? 0, router.configuration.maximumBodyBytes)
         if kind == .opaque {
             scanner = nil
-            opaqueBody.reserveCapacity(length)
+            body.reserveCapacity(length)
         } else {
             scanner = JSONScanner(expectedBytes: length)
         }
@@ -70,9 +72,6 @@ public final class RequestSession {
     deinit {
         completed(.clientGone)
     }
-
-    /// The request's body as far as it was received. Copies share its storage.
-    public var body: [UInt8] { document?.bytes ?? scanner?.bytes ?? opaqueBody }
 
     // MARK: - The request
 
@@ -94,7 +93,7 @@ public final class RequestSession {
             return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
         }
         guard let scanner else {
-            opaqueBody.append(contentsOf: bytes)
+            body.append(contentsOf: bytes)
             return .more
         }
         do {
@@ -146,13 +145,15 @@ public final class RequestSession {
 
     // MARK: - The response
 
-    /// The head of the response came. The body of the request is let go.
+    /// The head of the response came: the prompt is computed, and what a further try would need
+    /// is let go.
     public func responseStarted(status: Int) {
         guard state == .routed else { return }
         self.status = status
-        document = nil
-        opaqueBody = []
+        body = []
         request = nil
+        prefillTarget?.requestEnded()
+        prefillTarget = nil
     }
 
     /// A piece of the response's body passed by.
@@ -185,7 +186,7 @@ public final class RequestSession {
         if case .finished = outcome {
             metrics.succeeded(
                 duration: now - startedAt, firstByte: firstByteAt.map { $0 - startedAt },
-                usage: usage)
+                isStreaming: isStreaming, usage: usage)
         }
     }
 
@@ -204,11 +205,12 @@ public final class RequestSession {
                 throw .malformedJSON(error)
             }
             let parsed = try ParsedRequest(document, kind: kind)
-            self.document = document
+            body = document.bytes
             model = parsed.model
             try checkModel()
             metrics = router.metrics.model(model)
             usage = UsageReader()
+            isStreaming = parsed.isStreaming
             promptTokenCount = parsed.promptTokenCount
             cacheSalt = parsed.cacheSalt
             switch parsed.prompt {
@@ -259,7 +261,11 @@ public final class RequestSession {
 
     private func decide(_ request: SchedulingRequest, at desk: Desk) throws(APIError) -> Decision {
         let began = MonotonicTime.now
-        defer { desk.clear() }
+        var span = trace.flatMap { router.spans.begin("llm_d.epp.schedule", under: $0) }
+        defer {
+            span?.end()
+            desk.clear()
+        }
         desk.lay(request) { member in
             !failed.contains(member.endpoint.id)
                 && (subset?.contains(member.endpoint.server.address) ?? true)
@@ -286,6 +292,14 @@ public final class RequestSession {
             scores: desk.cycle.scoreRecords ?? [])
     }
 
+    /// The client's trace, if spans are wanted.
+    private var trace: TraceContext? {
+        guard router.spans.isRecording else { return nil }
+        return headers.value(ofHeader: "traceparent").flatMap {
+            TraceContext(traceparent: $0, tracestate: headers.value(ofHeader: "tracestate"))
+        }
+    }
+
     private func apiError(_ failure: SchedulingFailure) -> APIError {
         switch failure {
         case .noEndpoints where !failed.isEmpty:
@@ -301,7 +315,7 @@ public final class RequestSession {
 
     private func reject(_ error: APIError) -> Step {
         state = .ended
-        metrics?.error(error.status)
+        (metrics ?? router.metrics.model(model)).error(error.status)
         return .reject(error)
     }
 

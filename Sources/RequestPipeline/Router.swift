@@ -2,6 +2,7 @@ import Core
 public import ModelServers
 public import Scheduling
 import Synchronization
+public import Telemetry
 
 /// What can be set about a router.
 public struct RouterConfiguration: Sendable {
@@ -33,6 +34,8 @@ public final class Router: Sendable {
     public let configuration: RouterConfiguration
     /// What the router shows on `/metrics`.
     public let metrics: RouterMetrics
+    /// Where the spans of decisions go.
+    public let spans: any SpanHook
 
     /// Idle desks. A decision takes one, so there are as many as loops that decide at once.
     private let desks = Mutex<[Desk]>([])
@@ -41,12 +44,14 @@ public final class Router: Sendable {
     /// Makes a router over a pool.
     public init(
         pool: EndpointPool, scheduler: Scheduler, metrics: RouterMetrics,
-        configuration: RouterConfiguration = RouterConfiguration()
+        configuration: RouterConfiguration = RouterConfiguration(),
+        spans: any SpanHook = NoSpans()
     ) {
         self.pool = pool
         self.scheduler = scheduler
         self.configuration = configuration
         self.metrics = metrics
+        self.spans = spans
         var system = SystemRandomNumberGenerator()
         seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))
     }
@@ -83,22 +88,31 @@ final class Desk: @unchecked Sendable {
 
     /// Puts a request and the state of the pool on the desk.
     func lay(_ request: SchedulingRequest, isEligible: (PoolMember) -> Bool) {
-        cycle.context.request = request
-        cycle.context.endpoints = snapshot.endpoints
-        cycle.context.poolGeneration = snapshot.generation
-        cycle.context.loads.removeAll(keepingCapacity: true)
-        cycle.context.inFlight.removeAll(keepingCapacity: true)
-        cycle.eligible.removeAll(keepingCapacity: true)
-        for (index, member) in snapshot.members.enumerated() {
-            cycle.context.loads.append(member.load)
-            cycle.context.inFlight.append(member.inFlightCount)
-            if member.isHealthy, isEligible(member) { cycle.eligible.append(index) }
-        }
+        cycle.lay(request, over: snapshot, isEligible: isEligible)
     }
 
     /// Lets go of the request, whose prompt may be long.
     func clear() {
         cycle.context.request = SchedulingRequest(id: "", model: "", headers: NoHeaders())
+    }
+}
+
+extension SchedulingCycle {
+    fileprivate mutating func lay(
+        _ request: SchedulingRequest, over snapshot: PoolSnapshot,
+        isEligible: (PoolMember) -> Bool
+    ) {
+        context.request = request
+        context.endpoints = snapshot.endpoints
+        context.poolGeneration = snapshot.generation
+        context.loads.removeAll(keepingCapacity: true)
+        context.inFlight.removeAll(keepingCapacity: true)
+        eligible.removeAll(keepingCapacity: true)
+        for (index, member) in snapshot.members.enumerated() {
+            context.loads.append(member.load)
+            context.inFlight.append(member.inFlightCount)
+            if member.isHealthy, isEligible(member) { eligible.append(index) }
+        }
     }
 }
 

@@ -115,7 +115,8 @@ final class ModelMetrics: Sendable {
     private let families: Families
     private let requests: Counter
     private let duration: Histogram
-    private let ttft: Histogram
+    private let streamingTTFT: Histogram
+    private let unaryTTFT: Histogram
     private let requestBytes: Histogram
     private let inputTokens: Histogram
     private let outputTokens: Histogram
@@ -128,7 +129,8 @@ final class ModelMetrics: Sendable {
         running = families.running.child(values)
         requests = families.requests.child(values)
         duration = families.duration.child(values)
-        ttft = families.ttft.child(values)
+        streamingTTFT = families.ttft.child(values + ["true"])
+        unaryTTFT = families.ttft.child(values + ["false"])
         requestBytes = families.requestBytes.child(values)
         inputTokens = families.inputTokens.child(values)
         outputTokens = families.outputTokens.child(values)
@@ -149,9 +151,11 @@ final class ModelMetrics: Sendable {
     }
 
     /// A response was passed on.
-    func succeeded(duration: Duration, firstByte: Duration?, usage reader: UsageReader?) {
+    func succeeded(
+        duration: Duration, firstByte: Duration?, isStreaming: Bool, usage reader: UsageReader?
+    ) {
         self.duration.observe(duration)
-        if let firstByte { ttft.observe(firstByte) }
+        if let firstByte { (isStreaming ? streamingTTFT : unaryTTFT).observe(firstByte) }
         guard let usage = reader?.usage() else { return }
         if let count = usage.promptTokens { inputTokens.observe(Double(count)) }
         if let count = usage.completionTokens { outputTokens.observe(Double(count)) }
@@ -176,7 +180,7 @@ extension ModelMetrics.Families {
         ttft = registry.histograms(
             "llm_d_epp_request_ttft_seconds",
             "From the request's head to the first byte of the response's body.",
-            labels: labels, bounds: Buckets.requestSeconds)
+            labels: labels + ["streaming"], bounds: Buckets.requestSeconds)
         requestBytes = registry.histograms(
             "llm_d_epp_request_size_bytes", "Size of the request's body.", labels: labels,
             bounds: Buckets.exponential(from: 64, factor: 4, count: 12))

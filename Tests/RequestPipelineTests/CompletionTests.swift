@@ -73,7 +73,7 @@ struct SeededGenerator: RandomNumberGenerator {
 
     @Test func countsWhatTheEngineReports() throws {
         let fixture = try Fixture()
-        let (session, _) = fixture.step(#"{"model":"m","prompt":\#(prompt(40))}"#)
+        let (session, _) = fixture.step(#"{"model":"m","stream":true,"prompt":\#(prompt(40))}"#)
         #expect(fixture.metric("llm_d_epp_request_running", #"model_name="m""#) == 1)
         session.responseStarted(status: 200)
         let usage =
@@ -87,7 +87,7 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(fixture.metric("llm_d_epp_request_total") == 1)
         #expect(fixture.metric("llm_d_epp_request_error_total") == 0)
         #expect(fixture.metric("llm_d_epp_request_duration_seconds_count") == 1)
-        #expect(fixture.metric("llm_d_epp_request_ttft_seconds_count") == 1)
+        #expect(fixture.metric("llm_d_epp_request_ttft_seconds_count", #"streaming="true""#) == 1)
         #expect(fixture.metric("llm_d_epp_request_input_tokens_sum") == 40)
         #expect(fixture.metric("llm_d_epp_request_output_tokens_sum") == 2)
         #expect(fixture.metric("llm_d_epp_request_cached_tokens_sum") == 32)
@@ -96,15 +96,20 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(fixture.metric("llm_d_epp_request_running") == 0)
     }
 
-    @Test func aLongResponseKeepsItsUsage() throws {
+    /// The usage is found wherever in a response it falls, also across pieces.
+    @Test(arguments: Array(stride(from: 8000, to: 8400, by: 23)), [1, 50, 5000])
+    func aLongResponseKeepsItsUsage(padding: Int, pieceBytes: Int) throws {
         let fixture = try Fixture()
         let (session, _) = fixture.step(#"{"model":"m","prompt":[1]}"#)
         session.responseStarted(status: 200)
-        session.respond(#"{"usage":{"prompt_tokens":9},"text":""#)
-        for size in [1, 100, 5000, 20_000, 3] {
-            session.respond(String(repeating: "x", count: size))
+        var rest =
+            (#"{"usage":{"prompt_tokens":9},"text":""# + String(repeating: "x", count: padding)
+            + #"","usage": {"prompt_tokens":7},"kv_transfer_params":null}"#)[...]
+        while !rest.isEmpty {
+            let piece = rest.prefix(pieceBytes)
+            session.respond(String(piece))
+            rest = rest.dropFirst(pieceBytes)
         }
-        session.respond(#"","usage": {"prompt_tokens":7},"kv_transfer_params":null}"#)
         session.completed(.finished)
         #expect(fixture.metric("llm_d_epp_request_input_tokens_sum") == 7)
     }

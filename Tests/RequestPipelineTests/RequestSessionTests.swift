@@ -21,6 +21,9 @@ import Testing
             ])
         #expect(String(decoding: session.body, as: UTF8.self) == body)
         #expect(fixture.inFlight.reduce(0, +) == 2)
+        session.responseStarted(status: 200)
+        #expect(fixture.pool.snapshot.member(at: prefill.server.address)?.inFlightCount == 0)
+        #expect(fixture.inFlight.reduce(0, +) == 1)
         session.completed(.finished)
         #expect(fixture.inFlight == [0, 0, 0, 0])
     }
