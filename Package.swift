@@ -76,12 +76,12 @@ let package = Package(
         room("Net", ["CNet", "Core"]),
         room("Messaging", ["CZeroMQ", "Core", "Net"]),
         room("Telemetry", ["Core", logging]),
-        room("Configuration", [yams]),
+        room("Configuration", [yams], settings: safe),
 
         // The router.
         room("KVIndex", ["Core", "Hashing", "Scan"]),
         room("KVIndexIO", ["Core", "KVIndex", "Messaging", "Net", "Telemetry", logging]),
-        room("Scheduling", ["Configuration", "Core"]),
+        room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
             "SchedulingPlugins",
             ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
@@ -125,6 +125,11 @@ let package = Package(
         .target(
             name: "LoopbackSupport", dependencies: ["Core", "Net"], path: "Tests/Support",
             swiftSettings: strict),
+        .target(name: "CTransferFloor", path: "perf/transfer/floor", cSettings: cSettings),
+        .executableTarget(
+            name: "perf-transfer",
+            dependencies: ["CTransferFloor", "Core", "PerfSupport", "Transfer"],
+            path: "perf/transfer", exclude: ["floor"], swiftSettings: strict),
 
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),
@@ -145,9 +150,15 @@ let package = Package(
         tests(of: "KVIndex", ["Core", "Hashing"], fixtures: true),
         tests(of: "KVIndexIO", ["Core", "KVIndex", "Messaging", "Net"]),
         tests(of: "Messaging", ["Core", "Net"]),
-        tests(of: "ModelServers", ["Configuration", "Core", "Net"]),
+        tests(
+            of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],
+            fixtures: true),
         tests(of: "Net", ["Core"]),
-        tests(of: "RequestPipeline", ["Core", "ModelServers", "Scheduling", "SchedulingPlugins"]),
+        tests(
+            of: "RequestPipeline",
+            [
+                "Core", "KVIndex", "ModelServers", "Scheduling", "SchedulingPlugins", "Telemetry",
+            ]),
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),
         tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
