@@ -224,6 +224,7 @@ void cn_client_ready(cn_client *client)
 {
     if (client->connection.failure != CN_OK)
         return;
+    client->connection.is_ready = true;
     cn_connection_wait(&client->connection, CN_WAIT_IDLE, client->config.keep_alive_ms);
     client->events.connected(client->user, client->connection.mode == CN_MODE_H2);
 }

@@ -74,11 +74,13 @@ static void choose_codec(cn_connection *connection)
         cn_connection_wait(connection, CN_WAIT_IDLE, connection->config->idle_timeout_ms);
         return;
     }
-    if (chose_h2 || (connection->tls == NULL && cn_client_uses_h2(connection->client)))
+    if (chose_h2 || (connection->tls == NULL && cn_client_uses_h2(connection->client))) {
+        /* Ready once the server's SETTINGS are there. */
         become_h2(connection);
-    else
+    } else {
         become_h1(connection);
-    cn_client_ready(connection->client);
+        cn_client_ready(connection->client);
+    }
 }
 
 void cn_connection_begin(cn_connection *connection)

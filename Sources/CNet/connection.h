@@ -84,6 +84,7 @@ struct cn_connection {
     bool closes_when_flushed;
     bool lingers;          /* at the end, for a client that still sends */
     bool is_draining;
+    bool is_ready;         /* clients: reported as connected */
     bool frees_stream;     /* HTTP/2: a stream ended since the last settle */
     bool resets;           /* the end must not look like the end of a body */
     size_t open_count;     /* what must be closed before the memory goes */

@@ -148,6 +148,11 @@ void cn_connection_h2_settle(cn_connection *connection)
         cn_connection_close_when_flushed(connection, false);
         return;
     }
+    if (connection->client != NULL && !connection->is_ready) {
+        if (cn_h2_has_settings(connection->h2))
+            cn_client_ready(connection->client);
+        return;
+    }
     update_wait(connection);
     if (connection->frees_stream && connection->client != NULL) {
         connection->frees_stream = false;

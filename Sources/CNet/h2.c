@@ -7,8 +7,6 @@
 
 enum {
     MAX_FIELD_COUNT = 256,
-    /* What a client may have open before the server said how much. */
-    ASSUMED_STREAM_COUNT = 100,
     MIN_CONNECTION_WINDOW = 1 << 20,
     FRAME_HEAD_BYTES = 9,
 };
@@ -671,6 +669,11 @@ const char *cn_h2_problem(const cn_h2 *h2)
     return h2->problem;
 }
 
+bool cn_h2_has_settings(const cn_h2 *h2)
+{
+    return h2->has_settings;
+}
+
 size_t cn_h2_stream_count(const cn_h2 *h2)
 {
     return h2->stream_count;
@@ -685,10 +688,8 @@ size_t cn_h2_capacity(const cn_h2 *h2)
 {
     if (h2->has_goaway || nghttp2_session_check_request_allowed(h2->session) == 0)
         return 0;
-    size_t allowed = ASSUMED_STREAM_COUNT;
-    if (h2->has_settings)
-        allowed = nghttp2_session_get_remote_settings(h2->session,
-                                                      NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    size_t allowed = nghttp2_session_get_remote_settings(
+        h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     return allowed > h2->stream_count ? allowed - h2->stream_count : 0;
 }
 

@@ -67,6 +67,8 @@ bool cn_h2_is_over(const cn_h2 *h2);
 /* Text for a failure of receive or send; static. */
 const char *cn_h2_problem(const cn_h2 *h2);
 
+/* The peer's SETTINGS arrived: it speaks HTTP/2, and its limits are known. */
+bool cn_h2_has_settings(const cn_h2 *h2);
 size_t cn_h2_stream_count(const cn_h2 *h2);
 cn_h2_stream *cn_h2_first_stream(const cn_h2 *h2);
 /* Clients: how many more requests may start; 0 after GOAWAY. */

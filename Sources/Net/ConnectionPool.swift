@@ -219,7 +219,14 @@ private final class ClientConnection {
 
     private func closed(_ status: cn_status, _ detail: UnsafePointer<CChar>?) {
         handle = nil
-        pool?.closed(self, NetError(status, detail: detail, subject: address))
+        var error = NetError(status, detail: detail, subject: address)
+        switch error {
+        case .closed, .reset,
+            .protocolViolation where !wasConnected:
+            error = .connectFailed("\(address): \(error)")
+        default: break
+        }
+        pool?.closed(self, error)
     }
 
     private static func from(_ user: UnsafeMutableRawPointer?) -> ClientConnection {
