@@ -137,7 +137,7 @@ let package = Package(
         tests(
             of: "ExtProc",
             [
-                "Core", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ], fixtures: true),
         tests(

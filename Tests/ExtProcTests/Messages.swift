@@ -21,7 +21,8 @@ enum Response: Equatable {
         return responses
     }
 
-    private init(message bytes: [UInt8]) throws {
+    /// One message.
+    init(message bytes: [UInt8]) throws {
         let message = Message(bytes)
         if let immediate = message.message(7) {
             self = .immediate(

@@ -8,9 +8,13 @@ package final class LoopbackClient: Sendable {
     private let address: SocketAddress
 
     /// Makes a client on the first loop of a group.
-    package init(on group: EventLoopGroup, to address: SocketAddress, http2: Bool = false) {
+    package init(
+        on group: EventLoopGroup, to address: SocketAddress, http2: Bool = false,
+        tls: TLSClientContext? = nil
+    ) {
         var configuration = HTTPClientConfiguration()
         configuration.http2 = http2
+        configuration.tls = tls
         client = HTTPClient(on: group.loops[0], configuration: configuration)
         self.address = address
     }
@@ -55,8 +59,8 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
     /// Something that came back.
     package enum Event: Sendable {
         case head(HTTPResponseHead)
-        case body(String)
-        case end
+        case body([UInt8])
+        case end(trailers: HTTPHeaders?)
         case failed(NetError)
     }
 
@@ -97,7 +101,7 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
         var body = ""
         while !body.hasSuffix(text) {
             switch await next() {
-            case .body(let part): body += part
+            case .body(let part): body += String(decoding: part, as: UTF8.self)
             case .failed(let error): throw error
             case .head, .end: throw .protocolViolation("ended with '\(body)'")
             }
@@ -108,12 +112,14 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
     /// The whole response.
     package func response() async throws(NetError) -> LoopbackResponse {
         let head = try await head()
-        var body = ""
+        var body: [UInt8] = []
         while true {
             switch await next() {
             case .body(let part): body += part
             case .end:
-                return LoopbackResponse(status: head.status, headers: head.headers, body: body)
+                return LoopbackResponse(
+                    status: head.status, headers: head.headers,
+                    body: String(decoding: body, as: UTF8.self))
             case .failed(let error): throw error
             case .head: throw .protocolViolation("a second head")
             }
@@ -122,20 +128,23 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
 
     /// What comes until the end or a failure.
     package func rest() async -> (body: String, failure: NetError?) {
-        var body = ""
+        var body: [UInt8] = []
         while true {
             switch await next() {
             case .body(let part): body += part
-            case .end: return (body, nil)
-            case .failed(let error): return (body, error)
+            case .end: return (String(decoding: body, as: UTF8.self), nil)
+            case .failed(let error): return (String(decoding: body, as: UTF8.self), error)
             case .head: break
             }
         }
     }
 
     /// Sends a piece of a streamed body.
-    package func write(_ text: String) {
-        loop.execute { [self] in exchange?.write(Array(text.utf8)) }
+    package func write(_ text: String) { write(Array(text.utf8)) }
+
+    /// Sends a piece of a streamed body.
+    package func write(_ bytes: [UInt8]) {
+        loop.execute { [self] in exchange?.write(bytes) }
     }
 
     /// How many bytes ``flood(_:)`` could write so far.
@@ -182,7 +191,7 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
     }
 
     package func exchange(_ exchange: ClientExchange, received body: UnsafeRawBufferPointer) {
-        events.put(.body(String(decoding: body, as: UTF8.self)))
+        events.put(.body(Array(body)))
     }
 
     package func exchangeWritable(_ exchange: ClientExchange) {
@@ -190,7 +199,7 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
     }
 
     package func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {
-        events.put(.end)
+        events.put(.end(trailers: trailers))
     }
 
     package func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
