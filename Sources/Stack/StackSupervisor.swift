@@ -85,10 +85,12 @@ public actor StackSupervisor {
     public func start() async throws(StackError) -> [String: Int32] {
         state = .starting
         do {
-            for child in plan.children {
-                try spawn(child)
+            // Engines first: a gateway that meets a closed port avoids it for a while.
+            let (engines, others) = (plan.engines, plan.children.filter { $0.kind != .engine })
+            for group in [engines, others] {
+                for child in group { try spawn(child) }
+                try await waitUntilReady(group)
             }
-            try await waitUntilReady()
         } catch {
             await stop()
             throw error
@@ -188,9 +190,9 @@ public actor StackSupervisor {
         }
     }
 
-    private func waitUntilReady() async throws(StackError) {
+    private func waitUntilReady(_ group: [StackPlan.Child]) async throws(StackError) {
         let deadline = MonotonicTime.now + Self.startDeadline
-        while let missing = plan.children.first(where: { running[$0.name]?.isReady != true }) {
+        while let missing = group.first(where: { running[$0.name]?.isReady != true }) {
             if let startFailure { throw startFailure }
             guard MonotonicTime.now < deadline else {
                 throw .notReady(

@@ -17,6 +17,9 @@ struct GatewayCommand: AsyncParsableCommand {
     @Option(help: "The port of /metrics and /health.")
     var metricsPort: UInt16 = 9090
 
+    @Option(help: "Seconds that a client may take to go on with a body or to ask again.")
+    var idleTimeout = 75.0
+
     @Flag(help: "Name the endpoints in response headers, x-llmd-prefill and x-llmd-decode.")
     var revealEndpoints = false
 
@@ -26,6 +29,7 @@ struct GatewayCommand: AsyncParsableCommand {
         let assembly = try RouterAssembly(router)
         var configuration = GatewayConfiguration(address: service.address(port))
         configuration.revealsEndpoints = revealEndpoints
+        configuration.server.idleTimeout = Duration(seconds: idleTimeout)
         let server = try GatewayServer.start(
             on: group, router: assembly.router, configuration: configuration,
             metrics: assembly.metrics)

@@ -93,7 +93,7 @@ def test_killed_engine_is_avoided_and_comes_back():
             killed = time.monotonic()
             results = [future.result(60) for future in asked]
             # Requests on the dead engine fail; all others finish, and nothing hangs.
-            assert all(status in (200, 502) for status, _ in results), results
+            assert all(status in (200, 502, 503) for status, _ in results), results
             assert sum(status == 200 for status, _ in results) >= 15
             # Within two seconds nothing new goes there, until it is back.
             time.sleep(max(0, killed + 2 - time.monotonic()))
@@ -134,7 +134,7 @@ def test_engine_that_dies_at_start_is_one_clear_line():
     base = free_ports(100)
     with Process(
         LLMD, "up", "--port", base, "--metrics-port", base + 1, "--child-port", base + 10,
-        "--engine-argument=--block-size=7",
+        "--engine-argument=--block-size=0",
     ) as stack:
         assert stack.wait() == 1
     lines = "".join(stack.stderr).strip().splitlines()
