@@ -41,6 +41,7 @@ typedef struct cn_h1 {
     bool has_digits;      /* of a chunk's size */
     bool in_extension;    /* of a chunk's size line */
     bool saw_cr;
+    uint8_t empty_lines;  /* before the head */
     cn_h1_state state;
     cn_version version;
     uint32_t max_head_bytes;

@@ -419,44 +419,30 @@ static cn_status take_section(cn_h1 *h1, const uint8_t **bytes, size_t *count,
     return CN_OK;
 }
 
-/* Empty lines before a request line are passed over (RFC 9112 section 2.2). */
-static cn_status skip_empty_lines(cn_h1 *h1, const uint8_t **bytes, size_t *count)
-{
-    for (int lines = 0; *count >= 2 && (*bytes)[0] == '\r' && (*bytes)[1] == '\n'; lines++) {
-        if (lines == MAX_EMPTY_LINES)
-            return fail(h1, 400, "empty lines instead of a request");
-        *bytes += 2;
-        *count -= 2;
-    }
-    return CN_OK;
-}
-
 static cn_status next_head(cn_h1 *h1, const uint8_t **bytes, size_t *count, cn_field *fields,
                            size_t capacity, cn_h1_event *event_p)
 {
-    if (!h1->is_response && cn_bytes_count(&h1->held) == 0) {
-        cn_status status = skip_empty_lines(h1, bytes, count);
-        if (status != CN_OK)
-            return status;
-    }
-    if (*count == 0) {
-        *event_p = CN_H1_NEED_MORE;
-        return CN_OK;
-    }
-    const uint8_t *data;
-    size_t data_count;
-    cn_status status = take_section(h1, bytes, count, &data, &data_count);
-    if (status != CN_OK)
-        return status;
     *event_p = CN_H1_NEED_MORE;
-    if (data == NULL)
-        return CN_OK;
-    if (data_count == 2)
-        return fail(h1, 400, "empty lines instead of a head");
-    status = parse_head(h1, data, data + data_count, fields, capacity);
-    if (status == CN_OK)
-        *event_p = CN_H1_HEAD;
-    return status;
+    while (*count > 0) {
+        const uint8_t *data;
+        size_t data_count;
+        cn_status status = take_section(h1, bytes, count, &data, &data_count);
+        if (status != CN_OK || data == NULL)
+            return status;
+        if (data_count > 2) {
+            status = parse_head(h1, data, data + data_count, fields, capacity);
+            if (status == CN_OK)
+                *event_p = CN_H1_HEAD;
+            return status;
+        }
+        /* Empty lines before a request are passed over (RFC 9112 section 2.2). */
+        if (h1->is_response || h1->empty_lines == MAX_EMPTY_LINES)
+            return fail(h1, 400, "empty lines instead of a head");
+        h1->empty_lines++;
+        cn_bytes_free(&h1->held);
+        begin_section(h1, CN_H1_IN_HEAD);
+    }
+    return CN_OK;
 }
 
 static cn_status next_trailers(cn_h1 *h1, const uint8_t **bytes, size_t *count, cn_field *fields,
