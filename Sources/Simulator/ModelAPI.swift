@@ -1,4 +1,5 @@
 import Core
+import Messaging
 import Scan
 
 /// What the routes beside generation answer.
@@ -188,9 +189,10 @@ struct ModelAPI {
             json.member("endpoint", endpoints.live)
             json.key("replay_endpoint")
             if let replay = endpoints.replay { json.string(replay) } else { json.null() }
-            json.member("buffer_steps", 10_000)
-            json.member("hwm", 100_000)
-            json.member("max_queue_size", 100_000)
+            let publisher = KVEventPublisher.Configuration()
+            json.member("buffer_steps", publisher.bufferedBatchCount)
+            json.member("hwm", publisher.highWaterCount)
+            json.member("max_queue_size", publisher.highWaterCount)
             json.member("topic", configuration.topic)
             json.endObject()
         }

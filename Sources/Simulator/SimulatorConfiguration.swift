@@ -10,7 +10,8 @@ public struct SimulatorConfiguration: Sendable {
     public var model = "llmd-sim"
     /// The names that requests may call the model by; empty for ``model`` alone.
     public var servedModelNames: [String] = []
-    /// What part of a request it is meant for. It serves any request all the same, as vLLM does.
+    /// What part of a request it is meant for, for `/metrics`. It serves any request all the same,
+    /// as vLLM does.
     public var role = ServerRole.both
 
     /// Tokens in a KV block.
@@ -52,7 +53,7 @@ public struct SimulatorConfiguration: Sendable {
     public var transferAddress = SocketAddress(host: "127.0.0.1", port: 0)
     /// The paths that a pull may take.
     public var transferPaths = Set(TransferPath.allCases)
-    /// How long a pull may take, the connection included.
+    /// How long a pull may take once the engines are connected.
     public var transferTimeout = Duration.seconds(30)
     /// How long blocks are kept for an engine that is to pull them.
     public var lease = Duration.seconds(30)

@@ -139,10 +139,9 @@ struct SimulatorMetrics {
         decodeTime = histogram(
             "request_decode_time_seconds", "Time spent in DECODE phase.", VLLMBuckets.phase)
 
-        let paths = registry.counters(
+        transferBlocks = registry.counters(
             "llmd_sim_kv_transfer_blocks_total", "KV blocks pulled and found right.",
             labels: ["path"])
-        transferBlocks = paths
         transferBytes = registry.counters(
             "llmd_sim_kv_transfer_bytes_total", "Bytes of KV blocks pulled and found right.",
             labels: ["path"])
@@ -163,10 +162,14 @@ struct SimulatorMetrics {
             "llmd_sim_kv_leases_expired_total",
             "Requests whose blocks were kept for another engine in vain.")
         registry.registerProcessMetrics()
-        registerCacheInfo(configuration)
+        registerInfo(configuration)
     }
 
-    private func registerCacheInfo(_ configuration: SimulatorConfiguration) {
+    private func registerInfo(_ configuration: SimulatorConfiguration) {
+        registry.gauges(
+            "llmd_sim_info", "What this simulated engine is set up for.",
+            labels: ["model", "role", "seed"]
+        ).child(configuration.model, configuration.role.rawValue, "\(configuration.seed)").set(1)
         let info = [
             ("block_size", "\(configuration.blockSize)"),
             ("cache_dtype", "auto"),

@@ -75,12 +75,13 @@ public final class SimulatorServer: Sendable {
             return try HTTPServer.listen(on: group, at: configuration.address) {
                 [weak engine] exchange in
                 guard let engine else { return nil }
-                return if let route = Route(rawValue: String(exchange.head.path)) {
-                    route.methods.contains(exchange.head.method)
-                        ? APISession(route, engine) : Refusal(methodsOf: route)
-                } else {
-                    Refusal()
+                guard let route = Route(rawValue: String(exchange.head.path)) else {
+                    return Refusal()
                 }
+                guard route.methods.contains(exchange.head.method) else {
+                    return Refusal(methodsOf: route)
+                }
+                return APISession(route, engine)
             }
         } catch {
             throw .cannotStart(part: "HTTP on \(configuration.address)", reason: "\(error)")

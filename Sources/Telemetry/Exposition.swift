@@ -6,17 +6,29 @@ struct Exposition {
         case counter, gauge, histogram
     }
 
-    mutating func header(_ name: String, _ help: String, _ kind: Kind) {
-        append("# HELP \(name) ")
-        append(escaped(help, quotes: false))
-        append("\n# TYPE \(name) \(kind.rawValue)\n")
+    /// The lines above the samples of a metric.
+    static func header(_ name: String, _ help: String, _ kind: Kind) -> [UInt8] {
+        let help = escaped(help, quotes: false)
+        return Array("# HELP \(name) \(help)\n# TYPE \(name) \(kind.rawValue)\n".utf8)
     }
 
+    mutating func append(_ header: [UInt8]) { bytes.append(contentsOf: header) }
+
     mutating func sample(_ name: String, _ labels: String, _ value: Double) {
+        sample(name, "", labels, "", value)
+    }
+
+    /// A sample in pieces that need not be joined first: `name` and `suffix`, `labels` and `label`.
+    private mutating func sample(
+        _ name: String, _ suffix: String, _ labels: String, _ label: String, _ value: Double
+    ) {
         append(name)
-        if !labels.isEmpty {
+        append(suffix)
+        if !labels.isEmpty || !label.isEmpty {
             append("{")
             append(labels)
+            if !labels.isEmpty, !label.isEmpty { append(",") }
+            append(label)
             append("}")
         }
         append(" ")
@@ -25,22 +37,21 @@ struct Exposition {
     }
 
     mutating func histogram(_ name: String, _ labels: String, _ histogram: Histogram) {
-        let prefix = labels.isEmpty ? "" : labels + ","
         var cumulative = 0
-        for (bound, count) in zip(histogram.bounds + [.infinity], histogram.bucketCounts) {
+        for (label, count) in zip(histogram.bucketLabels, histogram.bucketCounts) {
             cumulative += count
-            sample("\(name)_bucket", "\(prefix)le=\"\(number(bound))\"", Double(cumulative))
+            sample(name, "_bucket", labels, label, Double(cumulative))
         }
-        sample("\(name)_sum", labels, histogram.sum)
+        sample(name, "_sum", labels, "", histogram.sum)
         // The infinite bucket's value, so that the two agree while others observe.
-        sample("\(name)_count", labels, Double(cumulative))
+        sample(name, "_count", labels, "", Double(cumulative))
     }
 
     private mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
 }
 
 /// As the Go client writes numbers: no fraction where there is none, `+Inf`, `NaN`.
-private func number(_ value: Double) -> String {
+func number(_ value: Double) -> String {
     if let integer = Int(exactly: value), value.magnitude < 1e15 { return String(integer) }
     if value.isInfinite { return value > 0 ? "+Inf" : "-Inf" }
     return value.isNaN ? "NaN" : value.description

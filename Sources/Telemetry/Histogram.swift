@@ -6,6 +6,8 @@ import Synchronization
 public final class Histogram: @unchecked Sendable {
     /// The upper bounds of the buckets, in ascending order, without the infinite one.
     public let bounds: [Double]
+    /// How the exposition names the buckets: `le="0.5"`.
+    let bucketLabels: [String]
     /// One more than there are bounds.
     private let counts: UnsafeMutablePointer<Atomic<UInt64>>
     private let total = AtomicDouble()
@@ -14,6 +16,7 @@ public final class Histogram: @unchecked Sendable {
         precondition(
             zip(bounds, bounds.dropFirst()).allSatisfy(<), "histogram bounds must ascend")
         self.bounds = bounds
+        bucketLabels = (bounds + [.infinity]).map { "le=\"\(number($0))\"" }
         counts = .allocate(capacity: bounds.count + 1)
         for index in 0...bounds.count { (counts + index).initialize(to: Atomic(0)) }
     }

@@ -118,8 +118,9 @@ public final class MetricsRegistry: Sendable {
         guard isMetricName(name) else { fatalError("bad metric name '\(name)'") }
         metrics.withLock { metrics in
             guard metrics[name] == nil else { fatalError("metric '\(name)' is registered twice") }
+            let header = Exposition.header(name, help, kind)
             metrics[name] = { page in
-                page.header(name, help, kind)
+                page.append(header)
                 samples(&page)
             }
         }

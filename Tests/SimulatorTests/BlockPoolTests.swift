@@ -94,7 +94,7 @@ private struct SlowPool {
     }
 
     @Test(arguments: [1, 2, 3] as [UInt64])
-    func agreesWithTheSlowModel(seed: UInt64) {
+    func agreesWithTheSlowModel(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
         var pool = BlockPool(count: 24, blockSize: 1)
         var slow = SlowPool(count: 24)
@@ -114,9 +114,9 @@ private struct SlowPool {
                 let chain = (0..<UInt64.random(in: 1...8, using: &random)).map { hash(family + $0) }
                 let hits = pool.cachedPrefix(of: chain)
                 let slowHits = Array(chain.map(slow.block).prefix { $0 != nil }.compactMap(\.self))
-                #expect(hits == slowHits, note)
+                try #require(hits == slowHits, note)
                 let heldFree = hits.count { slow.free.contains($0) }
-                #expect(pool.freeCount(among: hits) == heldFree, note)
+                try #require(pool.freeCount(among: hits) == heldFree, note)
                 guard slow.free.count - heldFree >= chain.count - hits.count else { continue }
                 pool.hold(hits)
                 slow.hold(hits)
@@ -124,7 +124,7 @@ private struct SlowPool {
                 for _ in hits.count..<chain.count {
                     let block = pool.allocate()
                     let expected = slow.allocate()
-                    #expect(block == expected, note)
+                    try #require(block == expected, note)
                     blocks.append(block)
                 }
                 for index in hits.count..<chain.count { slow.cache(blocks[index], chain[index]) }
@@ -135,11 +135,11 @@ private struct SlowPool {
                     parent: hits.isEmpty ? nil : chain[hits.count - 1], salt: nil)
                 requests.append(blocks)
             }
-            #expect(pool.freeCount == slow.free.count, note)
+            try #require(pool.freeCount == slow.free.count, note)
             let fits = replica.apply(pool.takeEvents(), blockSize: 1)
-            #expect(fits, note)
-            #expect(replica.cached == Set(slow.contents.values), note)
-            #expect(replica.cached == Set(pool.cachedHashes), note)
+            try #require(fits, note)
+            try #require(replica.cached == Set(slow.contents.values), note)
+            try #require(replica.cached == Set(pool.cachedHashes), note)
         }
     }
 }

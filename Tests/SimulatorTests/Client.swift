@@ -23,6 +23,7 @@ final class Harness: Sendable {
         configuration.address.port = 0
         configuration.model = "tiny-llama"
         configuration.blockCount = 512
+        configuration.blockByteCount = 16 << 10
         configuration.maximumModelLength = 4096
         configuration.latency.prefillTokensPerSecond = 1e6
         configuration.latency.prefillOverhead = .milliseconds(1)

@@ -369,11 +369,11 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
             }
             seen = bench.events.count
             let fits = replica.apply(bench.scheduler.takeCacheEvents(), blockSize: 4)
-            #expect(fits, note)
-            #expect(replica.cached == Set(bench.scheduler.pool.cachedHashes), note)
+            try #require(fits, note)
+            try #require(replica.cached == Set(bench.scheduler.pool.cachedHashes), note)
             let held = Set(live.flatMap(\.blocks)).count
-            #expect(bench.scheduler.pool.freeCount == 40 - held, note)
-            #expect(bench.scheduler.runningCount <= 4, note)
+            try #require(bench.scheduler.pool.freeCount == 40 - held, note)
+            try #require(bench.scheduler.runningCount <= 4, note)
             live.removeAll { $0.state == .ended }
         }
         for request in live where request.state == .pulling || request.state == .cancelling {
@@ -384,7 +384,7 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
             for request in live where request.state == .pulling { bench.failTransfer(request) }
             bench.run(until: bench.now + .seconds(31))
         }
-        #expect(bench.scheduler.pool.freeCount == 40)
-        #expect(tokenCounts.values.reduce(0, +) > 500)
+        try #require(bench.scheduler.pool.freeCount == 40)
+        try #require(tokenCounts.values.reduce(0, +) > 500)
     }
 }

@@ -221,7 +221,7 @@ private func finished(_ reason: String) -> String {
                         idleTimeout: .seconds(10)
                     ) { event in
                         switch event {
-                        case .batch(_, let payload):
+                        case .batch(_, _, let payload):
                             payloads.withLock { $0.append(Array(payload)) }
                         case .finished:
                             continuation.resume()
