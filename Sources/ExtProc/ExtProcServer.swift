@@ -88,7 +88,7 @@ public final class ExtProcServer: Sendable {
             guard exchange.head.path == "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
             else {
                 exchange.refuseGRPC(.unimplemented("no method \(exchange.head.path)"))
-                return IgnoringDelegate()
+                return AnsweredExchange()
             }
             guard let loop = resources.first(where: { $0.client.loop === exchange.loop }) else {
                 return nil

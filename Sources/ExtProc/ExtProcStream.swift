@@ -126,6 +126,7 @@ struct StreamMetrics: Sendable {
     let inFlight: Gauge
     private let duration: Histogram
     private let streams: Family<Counter>
+    private let succeeded: Counter
 
     init(_ registry: MetricsRegistry) {
         inFlight = registry.gauge("llm_d_epp_extproc_streams_inflight", "Open ext-proc streams.")
@@ -135,12 +136,13 @@ struct StreamMetrics: Sendable {
         streams = registry.counters(
             "llm_d_epp_extproc_streams_total", "Ext-proc streams by gRPC status.",
             labels: ["code"])
+        succeeded = streams.child("0")
     }
 
     func ended(_ status: GRPCStatus, after time: Duration) {
         inFlight.decrement()
         duration.observe(time)
-        streams.child(String(status.code)).increment()
+        (status == .ok ? succeeded : streams.child(String(status.code))).increment()
     }
 }
 
@@ -151,6 +153,3 @@ extension ServerExchange {
         finishGRPC(status)
     }
 }
-
-/// For exchanges that were answered at once.
-final class IgnoringDelegate: ServerExchangeDelegate {}

@@ -1,4 +1,5 @@
 internal import Net
+internal import Relay
 
 /// `grpc.health.v1.Health/Check`, which Kubernetes and gateways ask.
 struct HealthService: Sendable {
@@ -11,7 +12,7 @@ struct HealthService: Sendable {
     func handle(_ exchange: ServerExchange) -> (any ServerExchangeDelegate)? {
         guard exchange.head.path == "/grpc.health.v1.Health/Check" else {
             exchange.refuseGRPC(.unimplemented("no method \(exchange.head.path)"))
-            return IgnoringDelegate()
+            return AnsweredExchange()
         }
         return HealthCheck(answer: answer)
     }

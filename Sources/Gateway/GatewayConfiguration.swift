@@ -1,5 +1,6 @@
 public import Core
 public import Net
+internal import Relay
 
 /// How the gateway serves clients.
 public struct GatewayConfiguration: Sendable {
@@ -8,7 +9,7 @@ public struct GatewayConfiguration: Sendable {
     /// The side of the clients: TLS, limits, timeouts.
     public var server = HTTPServerConfiguration()
     /// The side of the model servers: limits, timeouts.
-    public var client = Self.engineClient
+    public var client = HTTPClientConfiguration.modelServers
     /// Requests served at once; above it clients get 503 and `retry-after`.
     public var maximumConcurrentRequests = 10_000
     /// Whether responses name the endpoints that served them, in `x-llmd-decode` and
@@ -18,14 +19,5 @@ public struct GatewayConfiguration: Sendable {
     /// Makes a configuration with the defaults above.
     public init(address: SocketAddress) {
         self.address = address
-    }
-
-    /// A model server may be busy with other prompts for long before it answers.
-    private static var engineClient: HTTPClientConfiguration {
-        var configuration = HTTPClientConfiguration()
-        configuration.responseHeadTimeout = .seconds(600)
-        configuration.idleTimeout = .seconds(300)
-        configuration.maximumConnectionsPerHost = 10_000
-        return configuration
     }
 }

@@ -29,8 +29,8 @@ public final class GatewayServer: Sendable {
         let server = try HTTPServer.listen(
             on: group, at: configuration.address, configuration: configuration.server
         ) { exchange in
-            if exchange.head.path == "/health" { return HealthResponse(to: exchange) }
-            guard admission.enter() else { return RefusedExchange(exchange) }
+            if exchange.head.path == "/health" { return AnsweredExchange.healthy(exchange) }
+            guard admission.enter() else { return Admission.refuse(exchange) }
             return GatewayExchange(
                 exchange, router: router, client: clients.client(on: exchange.loop),
                 revealsEndpoints: configuration.revealsEndpoints, admission: admission)
@@ -77,25 +77,15 @@ final class Admission: Sendable {
         count.subtract(1, ordering: .relaxed)
         inFlight.decrement()
     }
-}
 
-/// The gateway's own health: it answers, so it is well.
-private final class HealthResponse: ServerExchangeDelegate {
-    init(to exchange: ServerExchange) {
-        exchange.respond(
-            HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
-            text: #"{"status":"ok"}"#)
-    }
-}
-
-/// A request beyond the limit.
-private final class RefusedExchange: ServerExchangeDelegate {
-    init(_ exchange: ServerExchange) {
+    /// Answers a request beyond the limit.
+    static func refuse(_ exchange: ServerExchange) -> AnsweredExchange {
         let id = RequestID(header: exchange.head.headers[first: "x-request-id"])
         let error = APIError(
             status: 503, type: "ServiceUnavailable",
             message: "Too many requests are served at the moment.",
             headers: [.init("retry-after", "1")])
         exchange.respond(error, requestID: id.text)
+        return AnsweredExchange()
     }
 }

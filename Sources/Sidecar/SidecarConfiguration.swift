@@ -1,5 +1,6 @@
 public import Core
 public import Net
+internal import Relay
 
 /// How a sidecar serves the decode engine beside it.
 public struct SidecarConfiguration: Sendable {
@@ -10,7 +11,7 @@ public struct SidecarConfiguration: Sendable {
     /// The side of the clients: TLS, limits, timeouts.
     public var server = HTTPServerConfiguration()
     /// The side of the engines: limits, timeouts.
-    public var client = Self.engineClient
+    public var client = HTTPClientConfiguration.modelServers
     /// Hosts, or `host:port`, that a request may name as its prefiller; nil: any. Others are
     /// refused with 403.
     public var allowedPrefillers: Set<String>?
@@ -27,14 +28,5 @@ public struct SidecarConfiguration: Sendable {
     public init(address: SocketAddress, engine: SocketAddress) {
         self.address = address
         self.engine = engine
-    }
-
-    /// An engine may be busy with other prompts for long before it answers.
-    private static var engineClient: HTTPClientConfiguration {
-        var configuration = HTTPClientConfiguration()
-        configuration.responseHeadTimeout = .seconds(600)
-        configuration.idleTimeout = .seconds(300)
-        configuration.maximumConnectionsPerHost = 10_000
-        return configuration
     }
 }

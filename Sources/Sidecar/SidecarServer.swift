@@ -27,7 +27,7 @@ public final class SidecarServer: Sendable {
         let server = try HTTPServer.listen(
             on: group, at: configuration.address, configuration: configuration.server
         ) { exchange in
-            if exchange.head.path == "/health" { return HealthResponse(to: exchange) }
+            if exchange.head.path == "/health" { return AnsweredExchange.healthy(exchange) }
             let client = clients.client(on: exchange.loop)
             let prefillers = exchange.head.headers.values(of: DisaggregatedExchange.header)
                 .flatMap { $0.split(separator: ",") }
@@ -76,14 +76,5 @@ struct SidecarMetrics: Sendable {
     func count(_ session: DisaggregationSession) {
         if let outcome = session.outcome { outcomes.child(outcome.rawValue).increment() }
         for failure in session.failures { failures.child(failure.rawValue).increment() }
-    }
-}
-
-/// The sidecar's own health: it answers, so it is well.
-private final class HealthResponse: ServerExchangeDelegate {
-    init(to exchange: ServerExchange) {
-        exchange.respond(
-            HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
-            text: #"{"status":"ok"}"#)
     }
 }

@@ -46,7 +46,14 @@ public struct TraceContext: Hashable, Sendable {
 
     /// The `traceparent` header that makes this span the parent of what the receiver does.
     public var traceparent: String {
-        "00-\(paddedHex(traceID))-\(paddedHex(spanID))-\(isSampled ? "01" : "00")"
+        String(unsafeUninitializedCapacity: 55) { out in
+            out.initialize(repeating: UInt8(ascii: "0"))
+            for dash in [2, 35, 52] { out[dash] = UInt8(ascii: "-") }
+            writeHex(traceID, to: out[3..<35])
+            writeHex(spanID, to: out[36..<52])
+            out[54] = hexDigit(isSampled ? 1 : 0)
+            return 55
+        }
     }
 
     private init(traceID: UInt128, spanID: UInt64, isSampled: Bool, state: String) {
@@ -75,7 +82,14 @@ private func lowerHex<Number: FixedWidthInteger>(_ digits: ArraySlice<UInt8>) ->
     return value
 }
 
-private func paddedHex<Number: FixedWidthInteger & UnsignedInteger>(_ value: Number) -> String {
-    let digits = String(value, radix: 16)
-    return String(repeating: "0", count: Number.bitWidth / 4 - digits.count) + digits
+/// Fills `out` with the digits of a number, the lowest last.
+private func writeHex(
+    _ number: some FixedWidthInteger & UnsignedInteger,
+    to out: Slice<UnsafeMutableBufferPointer<UInt8>>
+) {
+    var rest = number
+    for index in out.indices.reversed() {
+        out.base[index] = hexDigit(UInt8(truncatingIfNeeded: rest) & 15)
+        rest >>= 4
+    }
 }
