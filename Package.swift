@@ -164,7 +164,8 @@ let package = Package(
         tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
         tests(
             of: "Sidecar", ["Core", "LoopbackSupport", "Net", "Scan", "Telemetry"], fixtures: true),
-        tests(of: "Simulator", ["Core", "Hashing", "Net", "Scan", "Transfer"], fixtures: true),
+        tests(
+            of: "Simulator", ["Core", "Hashing", "Messaging", "Net", "Transfer"], fixtures: true),
         tests(of: "Stack", ["Core"]),
         tests(of: "Telemetry", [logging]),
         tests(of: "Transfer", ["Core"]),

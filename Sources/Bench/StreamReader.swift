@@ -25,6 +25,11 @@ package struct StreamReader {
     /// Takes the next bytes of the body, received at `now`.
     package mutating func feed(_ bytes: UnsafeRawBufferPointer, now: MonotonicTime) {
         var rest = bytes[...]
+        // The blank line may be cut between its two line feeds.
+        if pending.last == Self.lineFeed, rest.first == Self.lineFeed {
+            finishPending(now)
+            rest = rest.dropFirst()
+        }
         while let end = Self.endOfEvent(rest) {
             let event = rest[..<end]
             if pending.isEmpty {
@@ -34,12 +39,6 @@ package struct StreamReader {
                 finishPending(now)
             }
             rest = rest[end...]
-        }
-        guard !rest.isEmpty else { return }
-        // The blank line may be cut between its two line feeds.
-        if pending.last == Self.lineFeed, rest.first == Self.lineFeed {
-            finishPending(now)
-            rest = rest.dropFirst()
         }
         pending.append(contentsOf: rest)
     }

@@ -20,8 +20,8 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
             switch self {
             case .precise:
                 [
-                    ("prefix-cache-scorer", 3), ("queue-scorer", 2),
-                    ("kv-cache-utilization-scorer", 2),
+                    ("prefix-cache-scorer", 3), ("queue-scorer", 1),
+                    ("kv-cache-utilization-scorer", 1),
                 ]
             case .load:
                 [

@@ -67,8 +67,9 @@ public struct StackPlan: Equatable, Sendable {
             let name = "\(role == .both ? "engine" : role.rawValue)-\(number)"
             let base = configuration.firstChildPort + UInt16(index * Self.portsPerEngine)
             let engine = address(base)
-            let events = "tcp://\(address(base + 1))"
-            let replay = "tcp://\(address(base + 2))"
+            // Engines bind `ipc` endpoints, as vLLM does; `@` keeps them out of the file system.
+            let events = "ipc://@llmd-\(base)-events"
+            let replay = "ipc://@llmd-\(base)-replay"
             engines.append(
                 Child(
                     name: name, kind: .engine, address: engine,
@@ -112,7 +113,7 @@ public struct StackPlan: Equatable, Sendable {
             ]
     }
 
-    /// HTTP, KV events, event replay, KV transfer, and the sidecar at +5.
+    /// HTTP, KV transfer at +3, the sidecar at +5.
     static let portsPerEngine = 10
 }
 

@@ -16,7 +16,7 @@ import Testing
         #expect(
             gateway.arguments.contains(
                 "name=decode-1,address=127.0.0.1:18035,metrics=127.0.0.1:18030,role=decode,"
-                    + "events=tcp://127.0.0.1:18031,replay=tcp://127.0.0.1:18032"))
+                    + "events=ipc://@llmd-18030-events,replay=ipc://@llmd-18030-replay"))
         #expect(gateway.arguments.contains("precise"))
     }
 

@@ -50,7 +50,7 @@ def chain(tmp_path, tls, engines):
         for number in range(engines):
             port = base + 20 + 10 * number
             ports.append(port)
-            events, replay = (f"tcp://127.0.0.1:{port + offset}" for offset in (1, 2))
+            events, replay = (f"ipc://@llmd-{port}-{kind}" for kind in ("events", "replay"))
             stack.enter_context(running(
                 LLMD, "sim", "--host", "127.0.0.1", "--port", port, "--model", MODEL,
                 "--zmq-endpoint", events, "--kv-events-replay-endpoint", replay,
