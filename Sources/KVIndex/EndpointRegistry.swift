@@ -1,13 +1,30 @@
 import Core
 
+/// One value per endpoint number.
+struct EndpointArray<Value> {
+    private var values: [Value] = []
+
+    subscript(endpoint: EndpointHandle) -> Value {
+        get { values[Int(endpoint.index)] }
+        _modify { yield &values[Int(endpoint.index)] }
+    }
+
+    /// Sets the value of a number in use, or of the next one.
+    mutating func set(_ value: Value, for endpoint: EndpointHandle) {
+        if Int(endpoint.index) == values.count {
+            values.append(value)
+        } else {
+            values[Int(endpoint.index)] = value
+        }
+    }
+}
+
+extension EndpointArray: Sendable where Value: Sendable {}
+
 /// The endpoints by name and by number.
 struct EndpointRegistry {
     struct Record {
         let name: String
-        /// Keeps the engine hashes of endpoints apart: equal hashes of two engines may stand for
-        /// different blocks.
-        let salt = UInt64.random(in: 0 ... .max)
-        var counters = EndpointCounters()
         var parked = ParkedStores()
         var indexedGroup: IndexedGroup?
     }
@@ -18,6 +35,11 @@ struct EndpointRegistry {
         case unnamed
         case named(Int)
     }
+
+    /// Keeps the engine hashes of endpoints apart: equal hashes of two engines may stand for
+    /// different blocks.
+    private(set) var salts = EndpointArray<UInt64>()
+    var counters = EndpointArray<EndpointCounters>()
 
     private var handles: [String: EndpointHandle] = [:]
     private var records: [Record?] = []
@@ -67,6 +89,8 @@ struct EndpointRegistry {
         } else {
             throw .tooManyEndpoints
         }
+        salts.set(.random(in: 0 ... .max), for: handle)
+        counters.set(EndpointCounters(), for: handle)
         handles[name] = handle
         return handle
     }

@@ -4,7 +4,7 @@ extension IndexState {
     // MARK: - Engine blocks
 
     func tag(_ hash: UInt64, of endpoint: EndpointHandle) -> UInt64 {
-        hash ^ endpoints[endpoint].salt
+        hash ^ endpoints.salts[endpoint]
     }
 
     func engineBlock(_ tag: UInt64) -> EngineBlock? {
@@ -20,20 +20,29 @@ extension IndexState {
             key: block.key, tail: block.hasTail ? tails[tag] : nil, isStart: false)
     }
 
-    private func forEachKey(of tag: UInt64, _ block: EngineBlock, _ body: (UInt64) -> Void) {
-        guard block.keyCount > 0 else { return }
-        for part in 0..<block.keyCount - 1 {
-            if let part = engineBlocks.find(EngineBlock.tag(ofPart: part, of: tag)) {
-                body(part.pointee.key)
-            }
-        }
-        body(block.key)
+    /// The `part`-th of the keys that a block completes.
+    private func key(_ part: Int, of tag: UInt64, _ block: EngineBlock) -> UInt64? {
+        guard part < block.keyCount - 1 else { return block.key }
+        return engineBlocks.find(EngineBlock.tag(ofPart: part, of: tag))?.pointee.key
     }
 
-    private func keys(of tag: UInt64, _ block: EngineBlock) -> [UInt64] {
-        var keys: [UInt64] = []
-        forEachKey(of: tag, block) { keys.append($0) }
-        return keys
+    private mutating func addResident(
+        _ tag: UInt64, _ block: EngineBlock, in tier: Tier, isNew: Bool
+    ) {
+        let resident = Resident(block.endpoint, tier)
+        for part in 0..<block.keyCount {
+            guard let key = key(part, of: tag, block), isNew || !holds(key, resident) else {
+                continue
+            }
+            add(key, resident)
+        }
+    }
+
+    private mutating func removeResident(_ tag: UInt64, _ block: EngineBlock, from tier: Tier) {
+        let resident = Resident(block.endpoint, tier)
+        for part in 0..<block.keyCount {
+            if let key = key(part, of: tag, block) { remove(key, resident) }
+        }
     }
 
     /// Stores the `index`-th block of a store; false where the byte budget leaves no room.
@@ -42,13 +51,13 @@ extension IndexState {
         in tier: Tier
     ) -> Bool {
         let tag = tag(hash, of: endpoint)
-        let key = path.lastKey(atEndOf: index)
-        let keyRange = path.keyRange(of: index)
-        if let known = engineBlock(tag), known.key != key || known.keyCount != keyRange.count {
+        let known = engineBlock(tag)
+        let isSame =
+            known?.key == path.lastKey(atEndOf: index)
+            && known?.keyCount == path.keyRange(of: index).count
+        if !isSame {
             // The engine gave the hash to other tokens: it dropped the old ones unseen.
-            forget(tag)
-        }
-        if engineBlock(tag) == nil {
+            if known != nil { forget(tag) }
             guard insert(tag, index, of: path, at: endpoint) else { return false }
         }
         addReference(tag, in: tier)
@@ -92,11 +101,8 @@ extension IndexState {
         let wasHeld = entry.pointee.references[lane] > 0
         if entry.pointee.references[lane] < .max { entry.pointee.references[lane] += 1 }
         let block = entry.pointee
-        if wasRetired { endpoints[block.endpoint].counters.blockCount += 1 }
-        let resident = Resident(block.endpoint, tier)
-        for key in keys(of: tag, block) where !(wasHeld && holds(key, resident)) {
-            add(key, resident)
-        }
+        if wasRetired { endpoints.counters[block.endpoint].blockCount += 1 }
+        addResident(tag, block, in: tier, isNew: !wasHeld)
     }
 
     /// Takes back one store of a block; false if there was none.
@@ -108,9 +114,9 @@ extension IndexState {
         entry.pointee.references[lane] -= 1
         let block = entry.pointee
         guard block.references[lane] == 0 else { return true }
-        for key in keys(of: tag, block) { remove(key, Resident(block.endpoint, tier)) }
+        removeResident(tag, block, from: tier)
         if block.isRetired {
-            endpoints[block.endpoint].counters.blockCount -= 1
+            endpoints.counters[block.endpoint].blockCount -= 1
             if let displaced = retired.push(tag), engineBlock(displaced)?.isRetired == true {
                 forget(displaced)
             }
@@ -121,16 +127,15 @@ extension IndexState {
     /// Drops all that is known of an engine hash.
     mutating func forget(_ tag: UInt64) {
         guard let block = engineBlock(tag) else { return }
-        let keys = keys(of: tag, block)
         for tier in Tier.allCases where block.references[Int(tier.rawValue)] > 0 {
-            for key in keys { remove(key, Resident(block.endpoint, tier)) }
+            removeResident(tag, block, from: tier)
         }
         for part in 0..<max(block.keyCount - 1, 0) {
             let partTag = EngineBlock.tag(ofPart: part, of: tag)
             if engineBlocks.find(partTag) != nil { engineBlocks.remove(partTag) }
         }
         if block.hasTail, let tail = tails.removeValue(forKey: tag) { tailBytes -= tail.byteCount }
-        if !block.isRetired { endpoints[block.endpoint].counters.blockCount -= 1 }
+        if !block.isRetired { endpoints.counters[block.endpoint].blockCount -= 1 }
         engineBlocks.remove(tag)
     }
 
@@ -151,23 +156,23 @@ extension IndexState {
         let tag = tag(hash, of: endpoint)
         if engineBlock(tag) != nil {
             addReference(tag, in: tier)
-            endpoints[endpoint].counters.storedCount += 1
+            endpoints.counters[endpoint].storedCount += 1
         } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: true)) {
             skipStores(1, at: endpoint)
         }
     }
 
     mutating func skipStores(_ count: Int, at endpoint: EndpointHandle) {
-        endpoints[endpoint].counters.storesSkippedCount += count
+        endpoints.counters[endpoint].storesSkippedCount += count
         storesSkippedCount += count
     }
 
     mutating func remove(_ hash: UInt64, at endpoint: EndpointHandle, from tier: Tier) {
         if removeReference(tag(hash, of: endpoint), in: tier) {
-            endpoints[endpoint].counters.removedCount += 1
+            endpoints.counters[endpoint].removedCount += 1
         } else if !endpoints[endpoint].parked.change(.init(hash: hash, tier: tier, isStore: false))
         {
-            endpoints[endpoint].counters.removalsSkippedCount += 1
+            endpoints.counters[endpoint].removalsSkippedCount += 1
             removalsSkippedCount += 1
         }
     }
@@ -179,11 +184,11 @@ extension IndexState {
         let (event, copy) = batch.extracting(stored)
         let store = ParkedStores.Store(event: event, batch: copy, model: model)
         guard hasRoom(for: store.byteCount) else {
-            endpoints[endpoint].counters.parkedDroppedCount += 1
+            endpoints.counters[endpoint].parkedDroppedCount += 1
             return
         }
         let bytes = endpoints[endpoint].parked.byteCount
-        endpoints[endpoint].counters.parkedDroppedCount += endpoints[endpoint].parked.park(
+        endpoints.counters[endpoint].parkedDroppedCount += endpoints[endpoint].parked.park(
             store, under: parent, limit: maximumParkedBlockCount)
         parkedBytes += endpoints[endpoint].parked.byteCount - bytes
     }
@@ -204,7 +209,7 @@ extension IndexState {
     mutating func beginClearing(_ endpoint: EndpointHandle) {
         parkedBytes -= endpoints[endpoint].parked.byteCount
         endpoints[endpoint].parked = ParkedStores()
-        endpoints[endpoint].counters.clearedCount += 1
+        endpoints.counters[endpoint].clearedCount += 1
     }
 
     /// Drops some of an endpoint's blocks, from `cursor` on; false after the last.

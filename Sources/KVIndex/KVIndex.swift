@@ -9,7 +9,8 @@ import Synchronization
 /// carry, and from a prompt's tokens in the same way; so hash algorithm, seed and block size of
 /// the engines do not matter. The model's name, or the LoRA adapter's, is part of each key.
 ///
-/// May be used from any thread; the events of one endpoint must come from one at a time. One lock
+/// May be used from any thread; events, clearing and removal of one endpoint must come one at a
+/// time. One lock
 /// guards the index: a lookup holds it for its walk, an event for some 64 blocks at a time.
 public final class KVIndex: Sendable {
     /// How many endpoints the index can hold at a time.
@@ -152,14 +153,14 @@ public final class KVIndex: Sendable {
         repeat {
             var cursor = FlatTable<EngineBlock>.Cursor()
             while state.withLock({ $0.clearSome(of: endpoint, from: &cursor) }) {}
-        } while state.withLock({ $0.endpoints[endpoint].counters.blockCount > 0 })
+        } while state.withLock({ $0.endpoints.counters[endpoint].blockCount > 0 })
     }
 
     /// What the index has seen of an endpoint; nil if it is not registered.
     public func counters(of endpoint: EndpointHandle) -> EndpointCounters? {
         state.withLock { state in
             guard state.endpoints.contains(endpoint) else { return nil }
-            var counters = state.endpoints[endpoint].counters
+            var counters = state.endpoints.counters[endpoint]
             counters.parkedCount = state.endpoints[endpoint].parked.storeCount
             return counters
         }
@@ -263,7 +264,7 @@ public final class KVIndex: Sendable {
                 let isStored = state.store(
                     batch.hashes[position], index, of: path, at: endpoint, in: stored.tier)
                 if isStored {
-                    state.endpoints[endpoint].counters.storedCount += 1
+                    state.endpoints.counters[endpoint].storedCount += 1
                 } else {
                     state.skipStores(1, at: endpoint)
                 }
