@@ -65,6 +65,19 @@ cn_field_kind cn_field_kind_of(const uint8_t *name, size_t count)
     return cn_equals_ignoring_case(name, count, candidate) ? kind : CN_FIELD_OTHER;
 }
 
+bool cn_names_equal(const uint8_t *one, size_t one_count, const uint8_t *other, size_t other_count)
+{
+    if (one_count != other_count)
+        return false;
+    for (size_t i = 0; i < one_count; i++) {
+        uint8_t letter = one[i] | 0x20;
+        bool is_letter = letter >= 'a' && letter <= 'z';
+        if (one[i] != other[i] && !(is_letter && letter == (other[i] | 0x20)))
+            return false;
+    }
+    return true;
+}
+
 bool cn_is_head_method(cn_span method)
 {
     return method.count == 4 && memcmp(method.data, "HEAD", 4) == 0;

@@ -22,6 +22,7 @@ typedef enum cn_field_kind {
 cn_field_kind cn_field_kind_of(const uint8_t *name, size_t count);
 /* ASCII only; `lower` is in lower case. */
 bool cn_equals_ignoring_case(const uint8_t *bytes, size_t count, const char *lower);
+bool cn_names_equal(const uint8_t *one, size_t one_count, const uint8_t *other, size_t other_count);
 bool cn_is_head_method(cn_span method);
 /* RFC 9110 section 5.6.2. */
 bool cn_is_token(const uint8_t *bytes, size_t count);

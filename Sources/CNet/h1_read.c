@@ -82,23 +82,22 @@ static line take_line(const uint8_t **data, const uint8_t *end)
     return taken;
 }
 
-/* Whether a comma-separated list has the token. */
-static bool has_token(const uint8_t *list, size_t count, const char *token)
+/* Cuts the next element off a comma-separated list, without blanks round it. */
+static line take_element(line *list)
 {
-    size_t begin = 0;
-    while (begin < count) {
-        const uint8_t *comma = memchr(list + begin, ',', count - begin);
-        size_t end = comma == NULL ? count : (size_t)(comma - list);
-        size_t first = begin, last = end;
-        while (first < last && (list[first] == ' ' || list[first] == '\t'))
-            first++;
-        while (last > first && (list[last - 1] == ' ' || list[last - 1] == '\t'))
-            last--;
-        if (cn_equals_ignoring_case(list + first, last - first, token))
-            return true;
-        begin = end + 1;
+    const uint8_t *comma = memchr(list->data, ',', list->count);
+    line element = {list->data, comma == NULL ? list->count : (size_t)(comma - list->data)};
+    size_t taken = element.count + (comma == NULL ? 0 : 1);
+    list->data += taken;
+    list->count -= taken;
+    while (element.count > 0 && (*element.data == ' ' || *element.data == '\t')) {
+        element.data++;
+        element.count--;
     }
-    return false;
+    while (element.count > 0 && (element.data[element.count - 1] == ' ' ||
+                                 element.data[element.count - 1] == '\t'))
+        element.count--;
+    return element;
 }
 
 /* What the fields of a head say about its message. */
@@ -109,7 +108,40 @@ typedef struct framing {
     bool has_host;
     bool says_close;
     bool says_keep_alive;
+    bool names_fields; /* that belong to the connection, in `connection` */
+    line connection;
 } framing;
+
+static void note_connection(framing *framing, line value)
+{
+    line list = value;
+    while (list.count > 0) {
+        line element = take_element(&list);
+        if (cn_equals_ignoring_case(element.data, element.count, "close")) {
+            framing->says_close = true;
+        } else if (cn_equals_ignoring_case(element.data, element.count, "keep-alive")) {
+            framing->says_keep_alive = true;
+        } else if (element.count > 0) {
+            framing->names_fields = true;
+            framing->connection = value;
+        }
+    }
+}
+
+/* Removes the fields that the sender meant for this connection alone (RFC 9110 section 7.6.1). */
+static void drop_named_fields(cn_head *head, cn_field *fields, line list)
+{
+    while (list.count > 0) {
+        line element = take_element(&list);
+        size_t kept = 0;
+        for (size_t i = 0; i < head->field_count; i++) {
+            const uint8_t *name = cn_field_name(head, &fields[i]);
+            if (!cn_names_equal(name, fields[i].name_count, element.data, element.count))
+                fields[kept++] = fields[i];
+        }
+        head->field_count = kept;
+    }
+}
 
 /* Takes note of a field that is about framing. Sets *keep_p if it goes into the head. */
 static cn_status note_field(cn_h1 *h1, framing *framing, cn_field_kind kind, line value,
@@ -146,8 +178,7 @@ static cn_status note_field(cn_h1 *h1, framing *framing, cn_field_kind kind, lin
             h1->head.authority = (cn_span){value.data, value.count};
         return CN_OK;
     case CN_FIELD_CONNECTION:
-        framing->says_close |= has_token(value.data, value.count, "close");
-        framing->says_keep_alive |= has_token(value.data, value.count, "keep-alive");
+        note_connection(framing, value);
         return CN_OK;
     case CN_FIELD_EXPECT:
         if (h1->is_response || h1->version == CN_HTTP_1_0)
@@ -362,6 +393,8 @@ static cn_status parse_head(cn_h1 *h1, const uint8_t *data, const uint8_t *end, 
         return fail(h1, 400, "no host");
     h1->keep_alive = !framing.says_close &&
                      (h1->version == CN_HTTP_1_1 || framing.says_keep_alive);
+    if (framing.names_fields)
+        drop_named_fields(&h1->head, fields, framing.connection);
     status = frame_body(h1, &framing);
     if (status != CN_OK)
         return status;
@@ -424,6 +457,10 @@ static cn_status next_head(cn_h1 *h1, const uint8_t **bytes, size_t *count, cn_f
 {
     *event_p = CN_H1_NEED_MORE;
     while (*count > 0) {
+        /* What cannot begin a request, such as a TLS handshake, need not wait for a line's end. */
+        if (!h1->is_response && h1->scanned == 0 && **bytes != '\r' && **bytes != '\n' &&
+            !cn_is_token(*bytes, 1))
+            return fail(h1, 400, "not a request line");
         const uint8_t *data;
         size_t data_count;
         cn_status status = take_section(h1, bytes, count, &data, &data_count);

@@ -127,8 +127,9 @@ extension ConnectionPool {
         }
         assignWaiting()
         connectAsNeeded()
+        // On HTTP/2 a connection that is available may also be busy.
         let excess = available.count - client.configuration.maximumIdlePerHost
-        guard excess > 0 else { return }
+        guard excess > 0, !client.configuration.http2 else { return }
         // The ones at the front were not used for the longest time.
         for connection in available.prefix(excess) { connection.close() }
         available.removeFirst(excess)

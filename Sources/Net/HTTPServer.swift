@@ -11,7 +11,8 @@ public struct HTTPServerConfiguration: Sendable {
     public var maximumHeaderBytes = 64 << 10
     /// From the first byte of a connection or request to its complete head: 408, then closed.
     public var headerTimeout = Duration.seconds(10)
-    /// How long a connection may wait for a next request, or a body may make no progress.
+    /// How long a connection may wait for a next request, or a body may make no progress either
+    /// way; zero: as long as it takes. Long-lived streams that may be silent need zero.
     public var idleTimeout = Duration.seconds(75)
     /// Per loop. Above it no connection is accepted until one ends.
     public var maximumConnections = 10_000

@@ -121,6 +121,9 @@ static void requests(void)
            "GET /a?b host=h:1 X=y z keep []\n", CN_OK);
     expect(false, false, "\r\nGET / HTTP/1.1\r\nhost:h\r\nconnection: Keep-Alive, close\r\n\r\n",
            "GET / host=h close []\n", CN_OK);
+    expect(false, false,
+           "GET / HTTP/1.1\r\nHost: h\r\nX-Mine: 1\r\nY: 2\r\nConnection: x-mINE ,close\r\n\r\n",
+           "GET / host=h Y=2 close []\n", CN_OK);
     expect(false, false, "GET / HTTP/1.0\r\n\r\n", "GET / host= close []\n", CN_OK);
     expect(false, false, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
            "GET / host= keep []\n", CN_OK);
