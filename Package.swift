@@ -147,8 +147,10 @@ let package = Package(
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "Hashing", fixtures: true),
-        tests(of: "KVIndex", ["Core", "Hashing"], fixtures: true),
-        tests(of: "KVIndexIO", ["Core", "KVIndex", "Messaging", "Net"]),
+        tests(of: "KVIndex", ["Core", "Hashing", "Scan"], fixtures: true),
+        tests(
+            of: "KVIndexIO",
+            ["Core", "Hashing", "KVIndex", "Messaging", "Net", "Scan", "Telemetry", logging]),
         tests(of: "Messaging", ["Core", "Net"]),
         tests(
             of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],

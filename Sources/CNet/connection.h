@@ -58,7 +58,13 @@ typedef enum cn_mode {
 } cn_mode;
 
 /* What the connection's own deadline stands for. */
-typedef enum cn_wait { CN_WAIT_NONE, CN_WAIT_CONNECT, CN_WAIT_HEAD, CN_WAIT_IDLE, CN_WAIT_LINGER } cn_wait;
+typedef enum cn_wait {
+    CN_WAIT_NONE,
+    CN_WAIT_CONNECT,
+    CN_WAIT_HEAD,
+    CN_WAIT_IDLE,
+    CN_WAIT_LINGER,
+} cn_wait;
 
 struct cn_connection {
     cn_resource resource; /* first */

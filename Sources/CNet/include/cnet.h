@@ -187,7 +187,11 @@ void cn_follow_parent(int parent_pid, int signal_number);
 /* Reference counted by the configurations and connections that use it. Any thread. */
 typedef struct cn_tls_context cn_tls_context;
 
-typedef enum cn_tls_verify { CN_TLS_VERIFY_NONE, CN_TLS_VERIFY_SYSTEM, CN_TLS_VERIFY_FILE } cn_tls_verify;
+typedef enum cn_tls_verify {
+    CN_TLS_VERIFY_NONE,
+    CN_TLS_VERIFY_SYSTEM,
+    CN_TLS_VERIFY_FILE,
+} cn_tls_verify;
 
 /* On failure `problem` (problem_bytes long, may be NULL) receives one line. */
 /* client_ca_file NULL: clients need no certificate. */
