@@ -32,9 +32,8 @@ struct StackOutput: Sendable {
             "OpenAI API          http://\(plan.gateway)/v1", "", "Try:", "",
             """
               curl -i http://\(plan.gateway)/v1/completions -H 'content-type: application/json' \\
-                -d "{\\"model\\": \\"\(model)\\", \\"max_tokens\\": 32, \\"prompt\\": \\"$RANDOM \
-            is a number that nobody asked about before, so one engine computes this prompt and \
-            another one answers it.\\"}"
+                -d '{"model": "\(model)", "max_tokens": 64, "prompt": "'$(date +%s%N)' is a number \
+            that nobody asked about before: one engine computes it, another one answers."}'
             """, "",
         ]
         emit(lines.joined(separator: "\n"))
