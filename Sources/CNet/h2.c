@@ -1,41 +1,16 @@
+/* HTTP/2: sessions, and what arrives. */
 #include "h2.h"
 
-#include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 
 #include "fields.h"
+#include "h2_session.h"
 
-enum {
-    MAX_FIELD_COUNT = 256,
-    MIN_CONNECTION_WINDOW = 1 << 20,
-    FRAME_HEAD_BYTES = 9,
-};
-
-struct cn_h2 {
-    nghttp2_session *session;
-    cn_h2_config config;
-    cn_h2_events events;
-    void *user;
-    cn_h2_stream streams; /* ring */
-    size_t stream_count;
-    cn_bytes *out; /* during cn_h2_send */
-    bool has_settings;
-    bool has_goaway;
-    bool is_draining;
-    const char *problem;
-    /* The header section being received. */
-    cn_bytes head_bytes;
-    cn_field fields[MAX_FIELD_COUNT];
-    size_t field_count;
-    cn_field method, path, authority; /* name_count as a flag: seen */
-    uint32_t status;
-    bool expects_continue;
-    bool head_too_large;
-};
+enum { MIN_CONNECTION_WINDOW = 1 << 20 };
 
 /* ---- streams */
 
-static cn_h2_stream *add_stream(cn_h2 *h2, int32_t id)
+cn_h2_stream *cn_h2_add_stream(cn_h2 *h2, int32_t id)
 {
     cn_h2_stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL)
@@ -49,7 +24,7 @@ static cn_h2_stream *add_stream(cn_h2 *h2, int32_t id)
     return stream;
 }
 
-static void remove_stream(cn_h2 *h2, cn_h2_stream *stream)
+void cn_h2_remove_stream(cn_h2 *h2, cn_h2_stream *stream)
 {
     stream->next->previous = stream->previous;
     stream->previous->next = stream->next;
@@ -77,7 +52,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     h2->expects_continue = h2->head_too_large = false;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
-    cn_h2_stream *stream = add_stream(h2, frame->hd.stream_id);
+    cn_h2_stream *stream = cn_h2_add_stream(h2, frame->hd.stream_id);
     if (stream == NULL)
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, stream);
@@ -107,7 +82,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     (void)flags;
     cn_h2 *h2 = user;
     if (cn_bytes_count(&h2->head_bytes) + name_count + value_count > h2->config.max_head_bytes ||
-        h2->field_count == MAX_FIELD_COUNT) {
+        h2->field_count == CN_H2_MAX_FIELD_COUNT) {
         h2->head_too_large = true;
         return 0;
     }
@@ -289,7 +264,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
         return 0;
     if (stream->user != NULL)
         h2->events.closed(h2->user, stream, status_of_close(h2, stream, error));
-    remove_stream(h2, stream);
+    cn_h2_remove_stream(h2, stream);
     return 0;
 }
 
@@ -309,235 +284,6 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     return 0;
 }
 
-/* ---- outgoing bodies */
-
-static void trim(const uint8_t **value, size_t *count)
-{
-    while (*count > 0 && (**value == ' ' || **value == '\t')) {
-        (*value)++;
-        (*count)--;
-    }
-    while (*count > 0 && ((*value)[*count - 1] == ' ' || (*value)[*count - 1] == '\t'))
-        (*count)--;
-}
-
-/* Fields for nghttp2, which copies them and makes names lower case. `clean` takes the values that
- * had to be changed; it must outlive the submission. */
-static size_t add_fields(nghttp2_nv *list, size_t used, const cn_head *head, cn_bytes *clean)
-{
-    for (size_t i = 0; i < head->field_count && used < MAX_FIELD_COUNT + 4; i++) {
-        const cn_field *field = &head->fields[i];
-        const uint8_t *name = cn_field_name(head, field);
-        cn_field_kind kind = cn_field_kind_of(name, field->name_count);
-        if (!cn_is_token(name, field->name_count) ||
-            (kind != CN_FIELD_OTHER && kind != CN_FIELD_CONTENT_LENGTH && kind != CN_FIELD_TE))
-            continue;
-        const uint8_t *value = cn_field_value(head, field);
-        size_t count = field->value_count;
-        trim(&value, &count);
-        if (!cn_is_field_value(value, count)) {
-            /* Reserved for the whole head at first use: earlier values must not move. */
-            if (clean->data == NULL)
-                cn_bytes_reserve(clean, head->bytes_count);
-            uint8_t *copy = cn_bytes_reserve(clean, count);
-            if (copy == NULL)
-                continue;
-            for (size_t j = 0; j < count; j++)
-                copy[j] = cn_is_field_value(&value[j], 1) ? value[j] : ' ';
-            clean->end += count;
-            value = copy;
-            trim(&value, &count);
-        }
-        list[used++] = (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value,
-                                    field->name_count, count, NGHTTP2_NV_FLAG_NONE};
-    }
-    return used;
-}
-
-static nghttp2_nv pseudo(const char *name, const uint8_t *value, size_t count)
-{
-    return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name),
-                        count, NGHTTP2_NV_FLAG_NONE};
-}
-
-static int submit_trailers(cn_h2 *h2, cn_h2_stream *stream)
-{
-    nghttp2_nv list[MAX_FIELD_COUNT + 4];
-    cn_head head = {
-        .bytes = cn_bytes_front(&stream->trailers),
-        .bytes_count = cn_bytes_count(&stream->trailers),
-        .fields = stream->trailer_fields,
-        .field_count = stream->trailer_count,
-    };
-    cn_bytes clean = {0};
-    size_t count = add_fields(list, 0, &head, &clean);
-    int code = nghttp2_submit_trailer(h2->session, stream->id, list, count);
-    cn_bytes_free(&clean);
-    return code;
-}
-
-static ssize_t read_pending(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t room,
-                            uint32_t *flags, nghttp2_data_source *source, void *user)
-{
-    (void)session;
-    (void)id;
-    (void)buffer;
-    cn_h2 *h2 = user;
-    cn_h2_stream *stream = source->ptr;
-    size_t count = cn_bytes_count(&stream->pending);
-    if (count == 0 && !stream->out_finished) {
-        stream->deferred = true;
-        return NGHTTP2_ERR_DEFERRED;
-    }
-    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (count > room)
-        return (ssize_t)room;
-    if (stream->out_finished) {
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (stream->has_trailers && submit_trailers(h2, stream) == 0)
-            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-    }
-    return (ssize_t)count;
-}
-
-static int send_pending(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *frame_head,
-                        size_t count, nghttp2_data_source *source, void *user)
-{
-    (void)session;
-    (void)frame;
-    cn_h2 *h2 = user;
-    cn_h2_stream *stream = source->ptr;
-    cn_bytes_append(h2->out, frame_head, FRAME_HEAD_BYTES);
-    cn_bytes_append(h2->out, cn_bytes_front(&stream->pending), count);
-    cn_bytes_consume(&stream->pending, count);
-    if (cn_bytes_count(&stream->pending) == 0)
-        cn_bytes_free(&stream->pending);
-    return 0;
-}
-
-static void wake(cn_h2 *h2, cn_h2_stream *stream)
-{
-    if (!stream->deferred)
-        return;
-    stream->deferred = false;
-    nghttp2_session_resume_data(h2->session, stream->id);
-}
-
-void cn_h2_write(cn_h2 *h2, cn_h2_stream *stream, const uint8_t *bytes, size_t count)
-{
-    cn_bytes_append(&stream->pending, bytes, count);
-    if (stream->pending.failed)
-        cn_h2_reset(h2, stream);
-    wake(h2, stream);
-}
-
-static bool copy_trailers(cn_h2_stream *stream, const cn_head *trailers)
-{
-    cn_bytes_append(&stream->trailers, trailers->bytes, trailers->bytes_count);
-    stream->trailer_fields = malloc(trailers->field_count * sizeof *trailers->fields);
-    if (stream->trailers.failed || stream->trailer_fields == NULL)
-        return false;
-    memcpy(stream->trailer_fields, trailers->fields,
-           trailers->field_count * sizeof *trailers->fields);
-    stream->trailer_count = trailers->field_count;
-    return true;
-}
-
-void cn_h2_finish(cn_h2 *h2, cn_h2_stream *stream, const cn_head *trailers)
-{
-    stream->out_finished = true;
-    if (trailers != NULL && trailers->field_count > 0)
-        stream->has_trailers = copy_trailers(stream, trailers);
-    wake(h2, stream);
-}
-
-void cn_h2_reset(cn_h2 *h2, cn_h2_stream *stream)
-{
-    nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
-}
-
-void cn_h2_drop(cn_h2 *h2, cn_h2_stream *stream, cn_status status)
-{
-    nghttp2_session_set_stream_user_data(h2->session, stream->id, NULL);
-    if (stream->user != NULL)
-        h2->events.closed(h2->user, stream, status);
-    remove_stream(h2, stream);
-}
-
-void cn_h2_pause(cn_h2_stream *stream)
-{
-    stream->paused = true;
-}
-
-void cn_h2_resume(cn_h2 *h2, cn_h2_stream *stream)
-{
-    stream->paused = false;
-    if (stream->unconsumed_bytes > 0)
-        nghttp2_session_consume_stream(h2->session, stream->id, stream->unconsumed_bytes);
-    stream->unconsumed_bytes = 0;
-}
-
-/* ---- outgoing heads */
-
-static nghttp2_data_provider body_of(cn_h2_stream *stream)
-{
-    return (nghttp2_data_provider){.source.ptr = stream, .read_callback = read_pending};
-}
-
-cn_status cn_h2_request(cn_h2 *h2, const cn_head *head, const char *scheme, bool has_body,
-                        void *stream_user, cn_h2_stream **stream_p)
-{
-    cn_h2_stream *stream = add_stream(h2, 0);
-    if (stream == NULL)
-        return CN_NO_MEMORY;
-    nghttp2_nv list[MAX_FIELD_COUNT + 4] = {
-        pseudo(":method", head->method.data, head->method.count),
-        pseudo(":scheme", (const uint8_t *)scheme, strlen(scheme)),
-        pseudo(":path", head->target.data, head->target.count),
-        pseudo(":authority", head->authority.data, head->authority.count),
-    };
-    cn_bytes clean = {0};
-    size_t count = add_fields(list, 4, head, &clean);
-    nghttp2_data_provider body = body_of(stream);
-    int32_t id = nghttp2_submit_request(h2->session, NULL, list, count, has_body ? &body : NULL,
-                                        stream);
-    cn_bytes_free(&clean);
-    if (id < 0) {
-        remove_stream(h2, stream);
-        return id == NGHTTP2_ERR_NOMEM ? CN_NO_MEMORY : CN_REFUSED;
-    }
-    stream->id = id;
-    stream->user = stream_user;
-    stream->out_finished = !has_body;
-    *stream_p = stream;
-    return CN_OK;
-}
-
-cn_status cn_h2_respond(cn_h2 *h2, cn_h2_stream *stream, const cn_head *head, bool has_body)
-{
-    char status[4] = {
-        (char)('0' + head->status / 100 % 10),
-        (char)('0' + head->status / 10 % 10),
-        (char)('0' + head->status % 10),
-    };
-    nghttp2_nv list[MAX_FIELD_COUNT + 4] = {pseudo(":status", (const uint8_t *)status, 3)};
-    cn_bytes clean = {0};
-    size_t count = add_fields(list, 1, head, &clean);
-    int code;
-    if (head->status < 200) {
-        code = nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, list,
-                                      count, NULL);
-    } else {
-        nghttp2_data_provider body = body_of(stream);
-        stream->has_responded = true;
-        stream->out_finished = !has_body;
-        code = nghttp2_submit_response(h2->session, stream->id, list, count,
-                                       has_body ? &body : NULL);
-    }
-    cn_bytes_free(&clean);
-    return code == 0 ? CN_OK : CN_PROTOCOL;
-}
-
 /* ---- sessions */
 
 static void set_callbacks(nghttp2_session_callbacks *callbacks)
@@ -548,7 +294,7 @@ static void set_callbacks(nghttp2_session_callbacks *callbacks)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
-    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_pending);
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, cn_h2_send_pending);
 }
 
 static int create_session(cn_h2 *h2)
@@ -622,7 +368,7 @@ void cn_h2_destroy(cn_h2 *h2)
         return;
     nghttp2_session_del(h2->session);
     while (h2->streams.next != &h2->streams)
-        remove_stream(h2, h2->streams.next);
+        cn_h2_remove_stream(h2, h2->streams.next);
     cn_bytes_free(&h2->head_bytes);
     free(h2);
 }
@@ -651,11 +397,6 @@ cn_status cn_h2_send(cn_h2 *h2, cn_bytes *out, size_t limit_bytes)
         cn_bytes_append(out, bytes, (size_t)count);
     }
     return out->failed ? CN_NO_MEMORY : CN_OK;
-}
-
-bool cn_h2_wants_send(const cn_h2 *h2)
-{
-    return nghttp2_session_want_write(h2->session) != 0;
 }
 
 bool cn_h2_is_over(const cn_h2 *h2)

@@ -60,8 +60,6 @@ void cn_h2_destroy(cn_h2 *h2);
 cn_status cn_h2_receive(cn_h2 *h2, const uint8_t *bytes, size_t count);
 /* Appends frames to `out` until nothing is due or `out` holds `limit_bytes`. */
 cn_status cn_h2_send(cn_h2 *h2, cn_bytes *out, size_t limit_bytes);
-/* Whether cn_h2_send has something to do. */
-bool cn_h2_wants_send(const cn_h2 *h2);
 /* Neither side has anything left to say. */
 bool cn_h2_is_over(const cn_h2 *h2);
 /* Text for a failure of receive or send; static. */
