@@ -107,7 +107,7 @@ private let path = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
         let body = #"{"model":"m","prompt":"text"}"#
         stream.send(Request.requestHeaders(completion))
         stream.send(Request.requestBody(body.utf8, end: true))
-        let question = await engine.next()
+        let question = try await engine.next()
         #expect(question.head.target == "/v1/completions/render")
         #expect(question.body == body)
         question.respond(200, [:], #"[{"token_ids":[1,2]}]"#)
@@ -213,7 +213,7 @@ private struct Stream {
 
     mutating func next() async throws -> Response {
         while responses.isEmpty {
-            guard case .body(let bytes) = await call.next() else { throw NotAResponse() }
+            guard case .body(let bytes) = try await call.next() else { throw NotAResponse() }
             var messages: [[UInt8]] = []
             try bytes.withUnsafeBytes { try reader.feed($0) { messages.append(Array($0)) } }
             responses = try messages.map { try Response(message: $0) }
@@ -223,7 +223,7 @@ private struct Stream {
 
     /// The status that ends the stream.
     func status() async throws -> Int? {
-        guard case .end(let trailers) = await call.next() else { throw NotAResponse() }
+        guard case .end(let trailers) = try await call.next() else { throw NotAResponse() }
         return trailers.flatMap(GRPCStatus.init(trailers:))?.code
     }
 }

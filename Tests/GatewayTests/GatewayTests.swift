@@ -19,7 +19,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
             "POST", "/v1/completions?x=1",
             ["x-request-id": "id-1", "x-forwarded-for": "1.2.3.4", "te": "trailers"],
             body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         #expect(request.head.method == "POST")
         #expect(request.head.target == "/v1/completions?x=1")
         #expect(request.body == completion)
@@ -44,7 +44,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func streamsEventsAsTheyCome() async throws {
         let stage = try await Stage(engines: 1)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         request.begin(200, ["content-type": "text/event-stream"])
         #expect(try await call.head().status == 200)
         // Each event is only sent once the client has got the one before.
@@ -53,7 +53,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
             #expect(try await call.body(until: "\n\n") == "data: \(number)\n\n")
         }
         request.finish()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         #expect(rest.isEmpty && failure == nil)
         await stage.stop()
     }
@@ -61,7 +61,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func namesTheEndpointsIfAskedTo() async throws {
         let stage = try await Stage(engines: 1) { $0.revealsEndpoints = true }
         let call = stage.client.send("GET", "/v1/models")
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         #expect(request.head.method == "GET")
         request.respond(200)
         #expect(try await call.response().headers[first: "x-llmd-decode"] == "engine-0")
@@ -74,7 +74,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
             "POST", "/v1/completions",
             ["x-prefiller-host-port": "evil:1", "x-gateway-destination-endpoint": "evil:1"],
             body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         #expect(request.head.headers[first: "x-prefiller-host-port"] == nil)
         #expect(request.head.headers[first: "x-gateway-destination-endpoint"] == nil)
         request.respond(200)
@@ -86,7 +86,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         let stage = try await Stage(engines: 1)
         for isStreaming in [false, true] {
             let call = stage.client.send("POST", "/v1/completions", body: completion)
-            let request = await stage.engines[0].next()
+            let request = try await stage.engines[0].next()
             if isStreaming {
                 request.begin(200, ["content-type": "text/event-stream"])
                 request.write("data: 1\n\n")
@@ -95,7 +95,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
             }
             #expect(stage.inFlightCount == 1)
             call.cancel()
-            #expect(await request.end() != .complete)
+            #expect(try await request.end() != .complete)
             // The engine heard of it, so the gateway has: the next request sees its state.
             try await stage.ping()
             #expect(stage.inFlightCount == 0)
@@ -106,13 +106,13 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func aTornStreamSaysWhyAndDoesNotEndWell() async throws {
         let stage = try await Stage(engines: 1)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         request.begin(200, ["content-type": "text/event-stream"])
         request.write("data: 1\n\ndata: {\"cut")
         _ = try await call.head()
         _ = try await call.body(until: "cut")
         request.abort()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         let event = try #require(rest.split(separator: "\n").last)
         #expect(event.hasPrefix(#"data: {"error":{"message":"The model server failed"#))
         #expect(rest.hasPrefix("\n\n") && rest.hasSuffix("\n\n"))
@@ -124,12 +124,12 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func aTornBodyDoesNotEndWell() async throws {
         let stage = try await Stage(engines: 1)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         request.begin(200, ["content-type": "application/json"])
         request.write("{")
         _ = try await call.head()
         request.abort()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         #expect(rest == "{")
         #expect(failure != nil)
         await stage.stop()
@@ -140,7 +140,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         await stage.engines[0].stop()
         await stage.engines[1].stop()
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[2].next()
+        let request = try await stage.engines[2].next()
         #expect(request.body == completion)
         request.respond(200, [:], "here")
         #expect(try await call.response().body == "here")
@@ -160,7 +160,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func anEngineThatHangsUpBeforeItsAnswerIs502() async throws {
         let stage = try await Stage(engines: 2)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        await stage.engines[0].next().abort()
+        try await stage.engines[0].next().abort()
         let response = try await call.response()
         #expect(response.status == 502)
         try expectError(response, type: "BadGateway")
@@ -177,6 +177,16 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         let response = try await stage.client.fetch("POST", "/v1/completions", body: completion)
         #expect(response.status == 504)
         try expectError(response, type: "GatewayTimeout")
+        await stage.stop()
+    }
+
+    @Test func waitingForAnEngineIsNotIdling() async throws {
+        let stage = try await Stage(engines: 1) {
+            $0.server.idleTimeout = .milliseconds(20)
+            $0.client.responseHeadTimeout = .milliseconds(300)
+        }
+        let response = try await stage.client.fetch("POST", "/v1/completions", body: completion)
+        #expect(response.status == 504)
         await stage.stop()
     }
 
@@ -214,7 +224,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     @Test func requestsBeyondTheLimitAreRefused() async throws {
         let stage = try await Stage(engines: 1) { $0.maximumConcurrentRequests = 1 }
         let first = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         let second = try await stage.client.fetch("POST", "/v1/completions", body: completion)
         #expect(second.status == 503)
         #expect(second.headers[first: "retry-after"] == "1")
@@ -224,7 +234,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         request.respond(200)
         #expect(try await first.response().status == 200)
         let third = stage.client.send("GET", "/v1/models")
-        await stage.engines[0].next().respond(200)
+        try await stage.engines[0].next().respond(200)
         #expect(try await third.response().status == 200)
         await stage.stop()
     }
@@ -233,7 +243,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         let total = 96 << 20
         let stage = try await Stage(engines: 1)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         request.begin(200, ["content-type": "text/event-stream"])
         _ = try await call.head()
         call.pause()
@@ -248,7 +258,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         }
         #expect(request.sentCount < total / 2)
         call.resume()
-        let (body, failure) = await call.rest()
+        let (body, failure) = try await call.rest()
         #expect(failure == nil)
         #expect(body.utf8.count == request.sentCount)
         await stage.stop()
@@ -258,11 +268,11 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         let stage = try await Stage(engines: 1, plugins: "{type: token-reader}, ")
         let body = #"{"model":"m","prompt":"text"}"#
         let call = stage.client.send("POST", "/v1/completions", body: body)
-        let question = await stage.engines[0].next()
+        let question = try await stage.engines[0].next()
         #expect(question.head.target == "/v1/completions/render")
         #expect(question.body == body)
         question.respond(200, [:], #"[{"token_ids":[1,2]}]"#)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         #expect(request.head.target == "/v1/completions")
         request.respond(200)
         #expect(try await call.response().status == 200)
@@ -273,13 +283,13 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         let stage = try await Stage(engines: 1)
         let client = LoopbackClient(on: stage.group, to: stage.gateway.address, http2: true)
         let call = client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engines[0].next()
+        let request = try await stage.engines[0].next()
         request.begin(200, ["content-type": "text/event-stream"])
         request.write("data: 1\n\n")
         _ = try await call.head()
         #expect(try await call.body(until: "\n\n") == "data: 1\n\n")
         request.abort()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         #expect(rest.contains(#"data: {"error""#))
         #expect(failure != nil)
         await stage.stop()

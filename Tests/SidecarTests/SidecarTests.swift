@@ -15,14 +15,14 @@ private let prefillAnswer =
     @Test func prefillsThenDecodes() async throws {
         let stage = try await Stage()
         let call = stage.complete()
-        let prefill = await stage.prefillers[0].next()
+        let prefill = try await stage.prefillers[0].next()
         #expect(prefill.head.target == "/v1/completions")
         #expect(prefill.body.contains(#""max_tokens":1"#))
         #expect(prefill.head.headers[first: "x-prefiller-host-port"] == nil)
         #expect(prefill.head.headers[first: "authorization"] == "Bearer key")
         #expect(!stage.engine.hasRequests)
         prefill.respond(200, [:], prefillAnswer)
-        let decode = await stage.engine.next()
+        let decode = try await stage.engine.next()
         #expect(decode.body.contains(#""max_tokens":9,"stream":true"#))
         #expect(decode.body.contains(#""kv_transfer_params":{"remote_host":"10.0.0.1"}"#))
         #expect(decode.head.headers[first: "x-prefiller-host-port"] == nil)
@@ -36,7 +36,7 @@ private let prefillAnswer =
         decode.write(#"data: {"usage":{"prompt_tokens_details":{"cached_to"#)
         decode.write(#"kens":0}}}"# + "\n\n")
         decode.finish()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         #expect(rest == #"data: {"usage":{"prompt_tokens_details":{"cached_tokens":32}}}"# + "\n\n")
         #expect(failure == nil)
         #expect(stage.requests("disaggregated") == 1)
@@ -46,8 +46,8 @@ private let prefillAnswer =
     @Test func aWholeResponseMayChangeItsLength() async throws {
         let stage = try await Stage()
         let call = stage.complete()
-        await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
-        await stage.engine.next().respond(
+        try await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
+        try await stage.engine.next().respond(
             200, ["content-type": "application/json"], #"{"cached_tokens":0}"#)
         let response = try await call.response()
         #expect(response.body == #"{"cached_tokens":32}"#)
@@ -57,9 +57,9 @@ private let prefillAnswer =
     @Test func theNextPrefillerIsAskedThenTheEngineAlone() async throws {
         let stage = try await Stage()
         let call = stage.complete()
-        await stage.prefillers[0].next().respond(503, [:], "busy")
-        await stage.prefillers[1].next().abort()
-        let decode = await stage.engine.next()
+        try await stage.prefillers[0].next().respond(503, [:], "busy")
+        try await stage.prefillers[1].next().abort()
+        let decode = try await stage.engine.next()
         #expect(decode.body == completion)
         decode.respond(200, [:], "done")
         #expect(try await call.response().body == "done")
@@ -73,8 +73,8 @@ private let prefillAnswer =
         let stage = try await Stage()
         await stage.prefillers[0].stop()
         let call = stage.complete()
-        await stage.prefillers[1].next().respond(200, [:], prefillAnswer)
-        await stage.engine.next().respond(200, [:], "done")
+        try await stage.prefillers[1].next().respond(200, [:], prefillAnswer)
+        try await stage.engine.next().respond(200, [:], "done")
         #expect(try await call.response().body == "done")
         #expect(stage.requests("disaggregated") == 1)
         await stage.stop()
@@ -83,11 +83,11 @@ private let prefillAnswer =
     @Test func afterTheDeadlineTheEngineWorksAlone() async throws {
         let stage = try await Stage { $0.prefillTimeout = .milliseconds(50) }
         let call = stage.complete()
-        let prefill = await stage.prefillers[0].next()
-        let decode = await stage.engine.next()
+        let prefill = try await stage.prefillers[0].next()
+        let decode = try await stage.engine.next()
         #expect(decode.body == completion)
         // The prefiller is told to stop.
-        #expect(await prefill.end() != .complete)
+        #expect(try await prefill.end() != .complete)
         decode.respond(200, [:], "done")
         #expect(try await call.response().body == "done")
         #expect(stage.failures("deadline") == 1)
@@ -97,7 +97,7 @@ private let prefillAnswer =
     @Test func faultsThatThePrefillerFindsAreTheClients() async throws {
         let stage = try await Stage()
         let call = stage.complete()
-        await stage.prefillers[0].next().respond(
+        try await stage.prefillers[0].next().respond(
             404, ["content-type": "application/json", "x-from": "prefiller"], #"{"error":{}}"#)
         let response = try await call.response()
         #expect(response.status == 404)
@@ -134,14 +134,14 @@ private let prefillAnswer =
     @Test func aClientThatLeavesEndsTheLegThatRuns() async throws {
         let stage = try await Stage()
         let early = stage.complete()
-        let prefill = await stage.prefillers[0].next()
+        let prefill = try await stage.prefillers[0].next()
         early.cancel()
-        #expect(await prefill.end() != .complete)
+        #expect(try await prefill.end() != .complete)
         let late = stage.complete()
-        await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
-        let decode = await stage.engine.next()
+        try await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
+        let decode = try await stage.engine.next()
         late.cancel()
-        #expect(await decode.end() != .complete)
+        #expect(try await decode.end() != .complete)
         #expect(!stage.engine.hasRequests)
         await stage.stop()
     }
@@ -149,13 +149,13 @@ private let prefillAnswer =
     @Test func whatNamesNoPrefillerPassesThrough() async throws {
         let stage = try await Stage()
         let plain = stage.client.send("POST", "/v1/completions", body: completion)
-        let request = await stage.engine.next()
+        let request = try await stage.engine.next()
         #expect(request.body == completion)
         #expect(request.head.headers.values(of: "content-length") == ["\(completion.utf8.count)"])
         request.respond(200, [:], #"{"cached_tokens":0}"#)
         #expect(try await plain.response().body == #"{"cached_tokens":0}"#)
         let page = stage.client.send("GET", "/metrics", ["x-prefiller-host-port": "10.0.0.1:1"])
-        let metrics = await stage.engine.next()
+        let metrics = try await stage.engine.next()
         #expect(metrics.head.method == "GET")
         #expect(metrics.head.headers[first: "x-prefiller-host-port"] == nil)
         metrics.respond(200, [:], "vllm:num_requests_running 1")
@@ -169,7 +169,7 @@ private let prefillAnswer =
         let call = stage.client.stream("POST", "/tokenize")
         call.write("one ")
         // The engine has the head while the client still writes.
-        let request = await stage.engine.next()
+        let request = try await stage.engine.next()
         #expect(request.head.headers[first: "content-length"] == nil)
         request.readBody()
         call.write("two")
@@ -184,7 +184,7 @@ private let prefillAnswer =
         let total = 96 << 20
         let call = stage.client.stream("POST", "/tokenize", length: total)
         call.flood(total)
-        let request = await stage.engine.next()
+        let request = try await stage.engine.next()
         // Every ping is a turn of all loops: once none of them moves anything, all is still.
         var stillTurns = 0
         var before = -1
@@ -195,7 +195,7 @@ private let prefillAnswer =
         }
         #expect(call.sentCount < total / 2)
         request.readBody()
-        await request.complete()
+        try await request.complete()
         #expect(request.bodyCount == total)
         request.respond(200)
         #expect(try await call.response().status == 200)
@@ -205,14 +205,14 @@ private let prefillAnswer =
     @Test func aTornStreamSaysWhy() async throws {
         let stage = try await Stage()
         let call = stage.complete()
-        await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
-        let decode = await stage.engine.next()
+        try await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
+        let decode = try await stage.engine.next()
         decode.begin(200, ["content-type": "text/event-stream"])
         decode.write("data: 1\n\n")
         _ = try await call.head()
         _ = try await call.body(until: "\n\n")
         decode.abort()
-        let (rest, failure) = await call.rest()
+        let (rest, failure) = try await call.rest()
         #expect(rest.contains(#"data: {"error":{"message":"The model server failed"#))
         #expect(failure != nil)
         await stage.stop()
@@ -224,7 +224,7 @@ private let prefillAnswer =
         let passing = try await stage.client.fetch("GET", "/v1/models")
         #expect(passing.status == 503)
         let call = stage.complete()
-        await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
+        try await stage.prefillers[0].next().respond(200, [:], prefillAnswer)
         let response = try await call.response()
         #expect(response.status == 503)
         #expect(response.body.contains("The decode engine cannot be reached"))

@@ -4,7 +4,7 @@ import Synchronization
 package final class Inbox<Value: Sendable>: Sendable {
     private struct State {
         var values: [Value] = []
-        var waiting: CheckedContinuation<Value, Never>?
+        var waiting: CheckedContinuation<Value, any Error>?
     }
 
     private let state = Mutex(State())
@@ -25,17 +25,24 @@ package final class Inbox<Value: Sendable>: Sendable {
         waiting?.resume(returning: value)
     }
 
-    /// Takes the oldest value, or waits for one.
-    package func next() async -> Value {
-        await withCheckedContinuation { continuation in
-            let value = state.withLock { state -> Value? in
-                if state.values.isEmpty {
+    /// Takes the oldest value, or waits for one; the time limit of the test ends the wait.
+    package func next() async throws -> Value {
+        try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                let result = state.withLock { state -> Result<Value, any Error>? in
+                    if !state.values.isEmpty { return .success(state.values.removeFirst()) }
+                    if Task.isCancelled { return .failure(CancellationError()) }
                     state.waiting = continuation
                     return nil
                 }
-                return state.values.removeFirst()
+                if let result { continuation.resume(with: result) }
             }
-            if let value { continuation.resume(returning: value) }
+        } onCancel: {
+            let waiting = state.withLock { state in
+                defer { state.waiting = nil }
+                return state.waiting
+            }
+            waiting?.resume(throwing: CancellationError())
         }
     }
 }

@@ -42,7 +42,7 @@ package final class LoopbackClient: Sendable {
     /// Sends a request and takes the whole response.
     package func fetch(
         _ method: String, _ path: String, _ headers: HTTPHeaders = [:], body: String = ""
-    ) async throws(NetError) -> LoopbackResponse {
+    ) async throws -> LoopbackResponse {
         try await send(method, path, headers, body: body).response()
     }
 }
@@ -85,52 +85,52 @@ package final class LoopbackCall: ClientExchangeDelegate, @unchecked Sendable {
     }
 
     /// The next event.
-    package func next() async -> Event { await events.next() }
+    package func next() async throws -> Event { try await events.next() }
 
     /// The head of the response.
-    package func head() async throws(NetError) -> HTTPResponseHead {
-        switch await next() {
+    package func head() async throws -> HTTPResponseHead {
+        switch try await next() {
         case .head(let head): return head
         case .failed(let error): throw error
-        case .body, .end: throw .protocolViolation("no head")
+        case .body, .end: throw NetError.protocolViolation("no head")
         }
     }
 
     /// Body bytes until they end in `text`.
-    package func body(until text: String) async throws(NetError) -> String {
+    package func body(until text: String) async throws -> String {
         var body = ""
         while !body.hasSuffix(text) {
-            switch await next() {
+            switch try await next() {
             case .body(let part): body += String(decoding: part, as: UTF8.self)
             case .failed(let error): throw error
-            case .head, .end: throw .protocolViolation("ended with '\(body)'")
+            case .head, .end: throw NetError.protocolViolation("ended with '\(body)'")
             }
         }
         return body
     }
 
     /// The whole response.
-    package func response() async throws(NetError) -> LoopbackResponse {
+    package func response() async throws -> LoopbackResponse {
         let head = try await head()
         var body: [UInt8] = []
         while true {
-            switch await next() {
+            switch try await next() {
             case .body(let part): body += part
             case .end:
                 return LoopbackResponse(
                     status: head.status, headers: head.headers,
                     body: String(decoding: body, as: UTF8.self))
             case .failed(let error): throw error
-            case .head: throw .protocolViolation("a second head")
+            case .head: throw NetError.protocolViolation("a second head")
             }
         }
     }
 
     /// What comes until the end or a failure.
-    package func rest() async -> (body: String, failure: NetError?) {
+    package func rest() async throws -> (body: String, failure: NetError?) {
         var body: [UInt8] = []
         while true {
-            switch await next() {
+            switch try await next() {
             case .body(let part): body += part
             case .end: return (String(decoding: body, as: UTF8.self), nil)
             case .failed(let error): return (String(decoding: body, as: UTF8.self), error)

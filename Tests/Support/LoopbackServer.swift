@@ -26,7 +26,7 @@ package final class LoopbackServer: Sendable {
     }
 
     /// The next request.
-    package func next() async -> LoopbackRequest { await requests.next() }
+    package func next() async throws -> LoopbackRequest { try await requests.next() }
 
     /// Whether requests wait to be taken.
     package var hasRequests: Bool { requests.count > 0 }
@@ -116,10 +116,10 @@ package final class LoopbackRequest: ServerExchangeDelegate, @unchecked Sendable
     }
 
     /// Returns when the body is complete.
-    package func complete() async { await completions.next() }
+    package func complete() async throws { try await completions.next() }
 
     /// How the exchange ended, once it did.
-    package func end() async -> ExchangeEnd { await ends.next() }
+    package func end() async throws -> ExchangeEnd { try await ends.next() }
 
     package func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {
         received.withLock { $0.append(contentsOf: body) }
