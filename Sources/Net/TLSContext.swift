@@ -18,25 +18,23 @@ public final class TLSServerContext: Sendable {
         }
     }
 
-    /// A fresh P-256 key with a certificate for DNS names and IP literals, signed by itself.
-    public init(selfSignedFor names: [String]) throws(NetError) {
-        var names = names
-        if names.isEmpty { names = ["localhost"] }
-        let copy = names
-        handle = try makeTLSContext { problem, count, handle in
-            withCStrings(copy) {
-                cn_tls_context_create_self_signed($0, copy.count, problem, count, handle)
-            }
-        }
+    private init(_ handle: OpaquePointer) {
+        self.handle = handle
     }
 
     deinit {
         cn_tls_context_release(handle)
     }
 
-    /// A context of its own for tests and first starts.
+    /// A fresh P-256 key with a certificate for DNS names and IP literals, signed by itself and
+    /// valid for a year.
     public static func selfSigned(names: [String]) throws(NetError) -> TLSServerContext {
-        try TLSServerContext(selfSignedFor: names)
+        TLSServerContext(
+            try makeTLSContext { problem, count, handle in
+                withCStrings(names) {
+                    cn_tls_context_create_self_signed($0, names.count, problem, count, handle)
+                }
+            })
     }
 
     /// Uses another certificate for handshakes from now on. On an error the old one stays.

@@ -115,6 +115,20 @@ import Testing
         #expect(try inbox.next() == SIGUSR1)
     }
 
+    @Test func actorsRunOnTheirLoop() async throws {
+        defer { loop.shutdown() }
+        actor Resident {
+            let loop: EventLoop
+            nonisolated var unownedExecutor: UnownedSerialExecutor {
+                loop.asUnownedSerialExecutor()
+            }
+            init(_ loop: EventLoop) { self.loop = loop }
+            func isHome() -> Bool { loop.isCurrent }
+        }
+        let resident = Resident(loop)
+        #expect(await resident.isHome())
+    }
+
     @Test func shutdownRunsWhatWasExecutedBefore() throws {
         let count = Mutex(0)
         for _ in 0..<100 { loop.execute { count.withLock { $0 += 1 } } }

@@ -8,7 +8,7 @@ import Testing
     let folder: URL
 
     init() throws {
-        context = try TLSServerContext(selfSignedFor: ["localhost", "127.0.0.1", "::1"])
+        context = try TLSServerContext.selfSigned(names: ["localhost", "127.0.0.1", "::1"])
         folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }
@@ -99,6 +99,46 @@ import Testing
             $0.connectTimeout = .milliseconds(100)
         }
         #expect(try client.start(to: silent.address).next() == .failed(.timeout(.connect)))
+    }
+
+    private static func fixture(_ name: String) -> String {
+        URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/\(name)")
+            .path
+    }
+
+    @Test func clientCertificateIsDemanded() throws {
+        let context = try TLSServerContext(
+            certificatePEMFile: Self.fixture("server.pem"), keyPEMFile: Self.fixture("server.key"),
+            clientCAFile: Self.fixture("ca.pem"))
+        let server = try TestServer(
+            HTTPServerConfiguration(tls: context), handler: ServerTests.ok)
+        let stranger = try TLSClientContext(verify: .none)
+        let anonymous = try TestClient { $0.tls = stranger }
+        #expect(throws: NetError.self) { try anonymous.start(to: server.address).response() }
+        let known = try TLSClientContext(
+            verify: .ca(file: Self.fixture("ca.pem")), serverName: "server.test",
+            certificatePEMFile: Self.fixture("client.pem"), keyPEMFile: Self.fixture("client.key"))
+        let client = try TestClient { $0.tls = known }
+        #expect(try client.start(to: server.address).response().status == 200)
+    }
+
+    @Test func reloadedCertificateIsUsed() throws {
+        let server = try server()
+        let tls = try TLSClientContext(
+            verify: .ca(file: Self.fixture("ca.pem")), serverName: "server.test")
+        let client = try TestClient { $0.tls = tls }
+        #expect(throws: NetError.self) { try client.start(to: server.address).response() }
+        try context.reload(
+            certificatePEMFile: Self.fixture("server.pem"), keyPEMFile: Self.fixture("server.key"))
+        #expect(try client.start(to: server.address).response().status == 200)
+    }
+
+    @Test func keyOfAnotherCertificateIsAnError() {
+        #expect(throws: NetError.self) {
+            try TLSServerContext(
+                certificatePEMFile: Self.fixture("server.pem"),
+                keyPEMFile: Self.fixture("client.key"))
+        }
     }
 
     @Test func badFilesAreErrorsThatNameThem() throws {
