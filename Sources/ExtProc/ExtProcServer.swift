@@ -85,9 +85,9 @@ public final class ExtProcServer: Sendable {
             on: group, at: configuration.address,
             configuration: .externalProcessor(tls: tls)
         ) { exchange in
-            guard exchange.head.path == "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+            guard exchange.head.target == "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
             else {
-                exchange.refuseGRPC(.unimplemented("no method \(exchange.head.path)"))
+                exchange.refuseGRPC(.unimplemented("no method \(exchange.head.target)"))
                 return AnsweredExchange()
             }
             guard let loop = resources.first(where: { $0.client.loop === exchange.loop }) else {

@@ -10,8 +10,8 @@ struct HealthService: Sendable {
     }
 
     func handle(_ exchange: ServerExchange) -> (any ServerExchangeDelegate)? {
-        guard exchange.head.path == "/grpc.health.v1.Health/Check" else {
-            exchange.refuseGRPC(.unimplemented("no method \(exchange.head.path)"))
+        guard exchange.head.target == "/grpc.health.v1.Health/Check" else {
+            exchange.refuseGRPC(.unimplemented("no method \(exchange.head.target)"))
             return AnsweredExchange()
         }
         return HealthCheck(answer: answer)
