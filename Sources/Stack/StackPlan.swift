@@ -90,9 +90,11 @@ public struct StackPlan: Equatable, Sendable {
                             "--model-server-port", "\(base)",
                         ]))
             }
+            // A server without a role label does the whole request, as upstream has it.
+            let label = role == .both ? "" : ",role=\(role.rawValue)"
             endpoints += [
                 "--endpoint",
-                "name=\(name),address=\(front),metrics=\(engine),role=\(role.rawValue),"
+                "name=\(name),address=\(front),metrics=\(engine)\(label),"
                     + "events=\(events),replay=\(replay)",
             ]
         }

@@ -23,6 +23,8 @@ import Testing
     @Test func aggregatedStackHasNoSidecar() throws {
         let plan = try StackPlan(StackConfiguration(engines: .aggregated(count: 3)))
         #expect(plan.children.map(\.name) == ["engine-0", "engine-1", "engine-2", "gateway"])
+        // Labelled `both`, an engine would be asked to compute prompts for others.
+        #expect(plan.children.last?.arguments.contains { $0.contains("role=") } == false)
     }
 
     @Test func portsAreDistinct() throws {
