@@ -171,9 +171,7 @@ final class RawSocket: Sendable {
 
     init(fd: Int32) {
         self.fd = fd
-        var timeout = timeval(tv_sec: Int(patience), tv_usec: 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
+        limitWaits(on: fd)
     }
 
     convenience init(to address: SocketAddress, receiveBuffer: Int32? = nil) throws {
@@ -263,6 +261,7 @@ final class RawServer: Sendable {
 
     init(backlog: Int32 = 16) throws {
         fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        limitWaits(on: fd)
         let fd = self.fd
         let port = try withSocketAddress(port: 0) { pointer, count in
             guard bind(fd, pointer, count) == 0, listen(fd, backlog) == 0 else {
@@ -284,6 +283,14 @@ final class RawServer: Sendable {
         let connection = Foundation.accept(fd, nil, nil)
         guard connection >= 0 else { throw POSIXError(.init(rawValue: errno) ?? .EIO) }
         return RawSocket(fd: connection)
+    }
+}
+
+/// Lets blocking calls fail after a while.
+private func limitWaits(on fd: Int32) {
+    var timeout = timeval(tv_sec: Int(patience), tv_usec: 0)
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+        setsockopt(fd, SOL_SOCKET, option, &timeout, socklen_t(MemoryLayout<timeval>.size))
     }
 }
 
