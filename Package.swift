@@ -155,7 +155,7 @@ let package = Package(
         tests(
             of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],
             fixtures: true),
-        tests(of: "Net", ["Core"]),
+        tests(of: "Net", ["Core"], fixtures: true),
         tests(
             of: "RequestPipeline",
             [

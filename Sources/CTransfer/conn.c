@@ -249,6 +249,11 @@ static ct_status receive_some(ct_conn *conn, uint64_t *budget) {
         message.msg_control = control;
         message.msg_controllen = CMSG_LEN(sizeof(int));
     }
+    // The timers of this turn may have run before the process was stopped: asked again here, as
+    // close to the reading as can be.
+    if (ct_now_ns() - conn->progress_ns > conn->engine->params.lease_ns) {
+        return CT_EPEERDEAD;
+    }
     ssize_t result = recvmsg(conn->fd, &message, MSG_CMSG_CLOEXEC);
     if (result == 0) {
         return CT_EPEERDEAD;
