@@ -139,4 +139,4 @@ def test_engine_that_dies_at_start_is_one_clear_line():
         assert stack.wait() == 1
     lines = "".join(stack.stderr).strip().splitlines()
     assert len(lines) == 1
-    assert "prefill-0" in lines[0]
+    assert "ended at start" in lines[0] and "block size" in lines[0]
