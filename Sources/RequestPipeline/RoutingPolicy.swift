@@ -20,8 +20,8 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
             switch self {
             case .precise:
                 [
-                    ("prefix-cache-scorer", 3), ("queue-scorer", 1),
-                    ("kv-cache-utilization-scorer", 1),
+                    ("prefix-cache-scorer", 3), ("active-request-scorer", 2),
+                    ("queue-scorer", 1), ("kv-cache-utilization-scorer", 1),
                 ]
             case .load:
                 [
