@@ -15,6 +15,7 @@ public final class PoolMember: Sendable {
     private let scrapedAt = Atomic<UInt64>(0)
 
     private let inFlight = Atomic<Int>(0)
+    private let prefillTokens = Atomic<Int>(0)
     private let healthy = Atomic<Bool>(true)
     private let health = Mutex(EndpointHealth())
 
@@ -53,6 +54,21 @@ public final class PoolMember: Sendable {
     public func requestEnded() {
         let count = inFlight.wrappingSubtract(1, ordering: .relaxed).newValue
         precondition(count >= 0, "a request ended that had not started")
+    }
+
+    /// The prompt tokens that this router has sent there to be computed, and that are not known
+    /// to be.
+    public var prefillTokensInFlight: Int { prefillTokens.load(ordering: .relaxed) }
+
+    /// Counts prompt tokens in. ``prefillEnded(tokenCount:)`` must follow once.
+    public func prefillStarted(tokenCount: Int) {
+        prefillTokens.wrappingAdd(tokenCount, ordering: .relaxed)
+    }
+
+    /// Counts prompt tokens out.
+    public func prefillEnded(tokenCount: Int) {
+        let count = prefillTokens.wrappingSubtract(tokenCount, ordering: .relaxed).newValue
+        precondition(count >= 0, "a prefill ended that had not started")
     }
 
     /// A request could not connect: the endpoint is avoided from now on.

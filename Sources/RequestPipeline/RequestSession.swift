@@ -41,6 +41,7 @@ public final class RequestSession {
 
     private var target: PoolMember?
     private var prefillTarget: PoolMember?
+    private var prefillTokens = 0
     private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
     private var usage: UsageReader?
@@ -152,8 +153,7 @@ public final class RequestSession {
         self.status = status
         body = []
         request = nil
-        prefillTarget?.requestEnded()
-        prefillTarget = nil
+        endPrefill()
     }
 
     /// A piece of the response's body passed by.
@@ -282,7 +282,10 @@ public final class RequestSession {
 
         let members = desk.snapshot.members
         let picks = result.primary.map { members[$0.index] }
-        hold(picks[0], prefill: result.prefill.first.map { members[$0.index] })
+        let computing = result.prefill.first ?? result.primary[0]
+        hold(
+            picks[0], prefill: result.prefill.first.map { members[$0.index] },
+            uncachedTokens: desk.cycle.context.uncachedTokenCount(at: computing.index))
         router.metrics.decided(
             result, in: desk.cycle.context, model: metrics, took: MonotonicTime.now - began)
         return Decision(
@@ -321,21 +324,30 @@ public final class RequestSession {
 
     // MARK: - Requests in flight
 
-    private func hold(_ member: PoolMember, prefill: PoolMember?) {
+    private func hold(_ member: PoolMember, prefill: PoolMember?, uncachedTokens: Int) {
         target = member
         prefillTarget = prefill
+        prefillTokens = uncachedTokens
         member.requestStarted()
         prefill?.requestStarted()
+        (prefill ?? member).prefillStarted(tokenCount: uncachedTokens)
         metrics?.running.increment()
     }
 
     private func release() {
         guard let member = target else { return }
+        endPrefill()
         member.requestEnded()
-        prefillTarget?.requestEnded()
         target = nil
-        prefillTarget = nil
         metrics?.running.decrement()
+    }
+
+    /// The prompt is computed, or nobody will wait for it.
+    private func endPrefill() {
+        (prefillTarget ?? target)?.prefillEnded(tokenCount: prefillTokens)
+        prefillTokens = 0
+        prefillTarget?.requestEnded()
+        prefillTarget = nil
     }
 
     private static func contentLength(_ headers: any HeaderLookup) -> Int? {

@@ -16,20 +16,26 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
     /// Without prefill endpoints all prompts are computed where they are decoded.
     public var configuration: String {
         let producer = "prefixMatchInfoProducerName: precise-prefix-cache-producer"
-        let scorers: [(name: String, weight: Int)] =
-            switch self {
-            case .precise:
-                [
-                    ("prefix-cache-scorer", 3), ("active-request-scorer", 2),
-                    ("queue-scorer", 1), ("kv-cache-utilization-scorer", 1),
-                ]
-            case .load:
-                [
-                    ("active-request-scorer", 2), ("queue-scorer", 2),
-                    ("kv-cache-utilization-scorer", 2),
-                ]
-            case .roundRobin, .random: []
-            }
+        let decodeScorers: [(name: String, weight: Int)]
+        let prefillScorers: [(name: String, weight: Int)]
+        switch self {
+        case .precise:
+            decodeScorers = [
+                ("prefix-cache-scorer", 3), ("active-request-scorer", 2), ("queue-scorer", 1),
+                ("kv-cache-utilization-scorer", 1),
+            ]
+            prefillScorers = [("prefill-cost-scorer", 1)]
+        case .load:
+            decodeScorers = [
+                ("active-request-scorer", 2), ("queue-scorer", 2),
+                ("kv-cache-utilization-scorer", 2),
+            ]
+            prefillScorers = decodeScorers
+        case .roundRobin, .random:
+            decodeScorers = []
+            prefillScorers = []
+        }
+        let scorers = Set((decodeScorers + prefillScorers).map(\.name)).sorted()
         let (picker, decider) =
             switch self {
             case .precise: ("max-score-picker", "prefix-based-pd-decider")
@@ -44,8 +50,8 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
             lines.append("  parameters: {speculativeIndexing: true}")
         }
         for scorer in scorers {
-            lines.append("- type: \(scorer.name)")
-            if scorer.name == "prefix-cache-scorer" { lines.append("  parameters: {\(producer)}") }
+            lines.append("- type: \(scorer)")
+            if scorer.hasPrefix("prefi") { lines.append("  parameters: {\(producer)}") }
         }
         lines.append("- type: \(decider)")
         if self == .precise { lines.append("  parameters: {nonCachedTokens: 16, \(producer)}") }
@@ -57,7 +63,7 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
             lines += ["- type: \(stage)-filter", "- {type: \(picker), name: \(stage)-picker}"]
         }
         lines.append("schedulingProfiles:")
-        for stage in ["decode", "prefill"] {
+        for (stage, scorers) in [("decode", decodeScorers), ("prefill", prefillScorers)] {
             lines += ["- name: \(stage)", "  plugins:", "  - pluginRef: \(stage)-filter"]
             for scorer in scorers {
                 lines.append("  - {pluginRef: \(scorer.name), weight: \(scorer.weight)}")

@@ -75,6 +75,8 @@ public struct SchedulingContext {
     public var loads: [ServerLoad] = []
     /// The requests that this router has in flight at each endpoint.
     public var inFlight: [Int] = []
+    /// The prompt tokens that each endpoint has yet to compute for requests of this router.
+    public var prefillTokensInFlight: [Int] = []
     /// The request.
     public var request: SchedulingRequest
     /// What the producers of prefix matches found out.
@@ -88,6 +90,15 @@ public struct SchedulingContext {
     /// The match by a producer; nil if it has found out nothing about this request.
     public func prefixMatch(by producer: String) -> PrefixCacheMatch? {
         prefixMatches.first { $0.producer == producer && $0.totalBlocks > 0 }
+    }
+
+    /// The tokens of the prompt that an endpoint would have to compute. What is cached is what the
+    /// producer found, or the first that found anything if `producer` is nil.
+    public func uncachedTokenCount(at endpoint: Int, by producer: String? = nil) -> Int {
+        let match =
+            producer.map { prefixMatch(by: $0) } ?? prefixMatches.first { $0.totalBlocks > 0 }
+        let cached = match.map { $0.matchedBlocks[endpoint] * $0.blockSize } ?? 0
+        return max(0, request.promptTokenCount - cached)
     }
 
     /// Forgets what is known of the last request's prefix; keeps the storage.

@@ -31,8 +31,6 @@ public final class PrefixBasedPDDecider: PDDecider, ConfigurablePlugin {
     public func disaggregates(decode: Int, in context: SchedulingContext) -> Bool {
         let prompt = context.request.promptTokenCount
         guard nonCachedTokens > 0, prompt >= promptTokens else { return false }
-        let match = context.prefixMatch(by: producer)
-        let cached = match.map { $0.matchedBlocks[decode] * $0.blockSize } ?? 0
-        return prompt - cached >= nonCachedTokens
+        return context.uncachedTokenCount(at: decode, by: producer) >= nonCachedTokens
     }
 }

@@ -13,6 +13,8 @@ extension PluginRegistry {
         registry.register(PrefixCacheScorer.self)
         registry.register(LoadAwareScorer.self)
         registry.register(ActiveRequestScorer.self)
+        registry.register(TokenLoadScorer.self)
+        registry.register(PrefillCostScorer.self)
         registry.register(MaxScorePicker.self)
         registry.register(RandomPicker.self)
         registry.register(WeightedRandomPicker.self)

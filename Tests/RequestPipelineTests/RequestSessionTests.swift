@@ -21,7 +21,11 @@ import Testing
             ])
         #expect(String(decoding: session.body, as: UTF8.self) == body)
         #expect(fixture.inFlight.reduce(0, +) == 2)
+        let prefillMember = fixture.pool.snapshot.member(at: prefill.server.address)
+        #expect(prefillMember?.prefillTokensInFlight == 40)
+        #expect(fixture.prefillTokensInFlight == 40)
         session.responseStarted(status: 200)
+        #expect(fixture.prefillTokensInFlight == 0)
         #expect(fixture.pool.snapshot.member(at: prefill.server.address)?.inFlightCount == 0)
         #expect(fixture.inFlight.reduce(0, +) == 1)
         session.completed(.finished)
@@ -34,7 +38,9 @@ import Testing
         let decision = try #require(step.decision)
         #expect(decision.prefill == nil)
         #expect(decision.headers.contains(.remove(name: "x-prefiller-host-port")))
+        #expect(fixture.prefillTokensInFlight == 15)
         session.completed(.finished)
+        #expect(fixture.prefillTokensInFlight == 0)
     }
 
     @Test func anEqualPromptGoesToTheSameEndpoints() throws {

@@ -67,6 +67,9 @@ struct Fixture {
         return (session, session.receivedEnd())
     }
 
+    var prefillTokensInFlight: Int {
+        pool.snapshot.members.map(\.prefillTokensInFlight).reduce(0, +)
+    }
     var inFlight: [Int] { pool.snapshot.members.map(\.inFlightCount) }
 
     /// The sum of all samples of a metric whose labels contain `text`.

@@ -52,6 +52,27 @@ import Testing
             ).scores(in: pool), [1, 1, 0.25, 0])
     }
 
+    @Test func tokensInFlight() throws {
+        let pool = context(count: 4, prefillTokensInFlight: [0, 250, 1000, 5000])
+        expect(
+            try plugin(
+                "token-load-scorer", "{queueThresholdTokens: 1000}", as: TokenLoadScorer.self
+            ).scores(in: pool), [1, 0.75, 0, 0])
+    }
+
+    @Test func prefillCost() throws {
+        var pool = context(
+            count: 3, prefillTokensInFlight: [99, 0, 199], promptTokenCount: 100)
+        let scorer = try plugin("prefill-cost-scorer", as: PrefillCostScorer.self)
+        // Nothing is cached: 199, 100 and 299 tokens.
+        expect(scorer.scores(in: pool), [101.0 / 200, 1, 101.0 / 300])
+        // 96 of 100 tokens at the busiest, 64 at the first: 135, 100, 203.
+        let slot = pool.resetPrefixMatch(by: "approx-prefix-cache-producer", blockSize: 16)
+        pool.prefixMatches[slot].totalBlocks = 6
+        pool.prefixMatches[slot].matchedBlocks = [4, 0, 6]
+        expect(scorer.scores(in: pool), [101.0 / 136, 1, 101.0 / 204])
+    }
+
     @Test func prefixCache() throws {
         var pool = context(count: 3)
         let scorer = try plugin("prefix-cache-scorer", as: PrefixCacheScorer.self)

@@ -58,7 +58,7 @@ private final class Captured: Sendable {
 /// A context of endpoints that differ by what the test is about.
 func context(
     count: Int, labels: [[String: String]]? = nil, loads: [ServerLoad]? = nil,
-    inFlight: [Int]? = nil, promptTokenCount: Int = 0
+    inFlight: [Int]? = nil, prefillTokensInFlight: [Int]? = nil, promptTokenCount: Int = 0
 ) -> SchedulingContext {
     var context = SchedulingContext(
         request: SchedulingRequest(
@@ -72,6 +72,7 @@ func context(
     }
     context.loads = loads ?? Array(repeating: ServerLoad(), count: count)
     context.inFlight = inFlight ?? Array(repeating: 0, count: count)
+    context.prefillTokensInFlight = prefillTokensInFlight ?? Array(repeating: 0, count: count)
     return context
 }
 

@@ -88,6 +88,7 @@ func cycle(endpoints list: [Endpoint], tokens: [UInt32] = []) -> SchedulingCycle
     cycle.context.endpoints = list
     cycle.context.loads = list.map { _ in ServerLoad() }
     cycle.context.inFlight = list.map { _ in 0 }
+    cycle.context.prefillTokensInFlight = list.map { _ in 0 }
     cycle.eligible = Array(list.indices)
     return cycle
 }
