@@ -3,7 +3,7 @@
 
 #include "fields.h"
 
-enum { MAX_METHOD_BYTES = 32 };
+enum { MAX_METHOD_BYTES = 32, MAX_NAMED_COUNT = 16 };
 
 cn_status cn_h1_fail(cn_h1 *h1, uint32_t status, const char *problem)
 {
@@ -58,39 +58,46 @@ typedef struct framing {
     bool has_host;
     bool says_close;
     bool says_keep_alive;
-    bool names_fields; /* that belong to the connection, in `connection` */
-    line connection;
+    size_t named_count;
+    line named[MAX_NAMED_COUNT]; /* by `connection`: fields that belong to it */
 } framing;
 
-static void note_connection(framing *framing, line value)
+static cn_status note_connection(cn_h1 *h1, framing *framing, line list)
 {
-    line list = value;
     while (list.count > 0) {
         line element = take_element(&list);
-        if (cn_equals_ignoring_case(element.data, element.count, "close")) {
+        if (cn_equals_ignoring_case(element.data, element.count, "close"))
             framing->says_close = true;
-        } else if (cn_equals_ignoring_case(element.data, element.count, "keep-alive")) {
+        else if (cn_equals_ignoring_case(element.data, element.count, "keep-alive"))
             framing->says_keep_alive = true;
-        } else if (element.count > 0) {
-            framing->names_fields = true;
-            framing->connection = value;
-        }
+        else if (element.count > 0 && framing->named_count == MAX_NAMED_COUNT)
+            return cn_h1_fail(h1, 400, "connection names too many fields");
+        else if (element.count > 0)
+            framing->named[framing->named_count++] = element;
     }
+    return CN_OK;
+}
+
+static bool is_named(const framing *framing, const cn_head *head, const cn_field *field)
+{
+    for (size_t i = 0; i < framing->named_count; i++) {
+        const line *named = &framing->named[i];
+        if (cn_names_equal(cn_field_name(head, field), field->name_count, named->data,
+                           named->count))
+            return true;
+    }
+    return false;
 }
 
 /* Removes the fields that the sender meant for this connection alone (RFC 9110 section 7.6.1). */
-static void drop_named_fields(cn_head *head, cn_field *fields, line list)
+static void drop_named_fields(cn_head *head, cn_field *fields, const framing *framing)
 {
-    while (list.count > 0) {
-        line element = take_element(&list);
-        size_t kept = 0;
-        for (size_t i = 0; i < head->field_count; i++) {
-            const uint8_t *name = cn_field_name(head, &fields[i]);
-            if (!cn_names_equal(name, fields[i].name_count, element.data, element.count))
-                fields[kept++] = fields[i];
-        }
-        head->field_count = kept;
+    size_t kept = 0;
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!is_named(framing, head, &fields[i]))
+            fields[kept++] = fields[i];
     }
+    head->field_count = kept;
 }
 
 /* Takes note of a field that is about framing. Sets *keep_p if it goes into the head. */
@@ -128,8 +135,7 @@ static cn_status note_field(cn_h1 *h1, framing *framing, cn_field_kind kind, lin
             h1->head.authority = (cn_span){value.data, value.count};
         return CN_OK;
     case CN_FIELD_CONNECTION:
-        note_connection(framing, value);
-        return CN_OK;
+        return note_connection(h1, framing, value);
     case CN_FIELD_EXPECT:
         if (h1->is_response || h1->version == CN_HTTP_1_0)
             return CN_OK;
@@ -343,8 +349,8 @@ cn_status cn_h1_parse_head(cn_h1 *h1, const uint8_t *data, const uint8_t *end, c
         return cn_h1_fail(h1, 400, "no host");
     h1->keep_alive = !framing.says_close &&
                      (h1->version == CN_HTTP_1_1 || framing.says_keep_alive);
-    if (framing.names_fields)
-        drop_named_fields(&h1->head, fields, framing.connection);
+    if (framing.named_count > 0)
+        drop_named_fields(&h1->head, fields, &framing);
     status = frame_body(h1, &framing);
     if (status != CN_OK)
         return status;

@@ -61,43 +61,32 @@ static cn_status take_section(cn_h1 *h1, const uint8_t **bytes, size_t *count,
 {
     *data_p = NULL;
     size_t held = cn_bytes_count(&h1->held), end;
-    if (held == 0) {
-        cn_status status = find_end(h1, *bytes, *count, &end);
-        if (status != CN_OK)
-            return status;
-        if (end > 0 ? end <= h1->max_head_bytes : *count <= h1->max_head_bytes) {
-            if (end > 0) {
-                *data_p = *bytes;
-                *count_p = end;
-            } else {
-                cn_bytes_append(&h1->held, *bytes, *count);
-                end = *count;
-            }
-            *bytes += end;
-            *count -= end;
-            return h1->held.failed ? CN_NO_MEMORY : CN_OK;
-        }
-        return cn_h1_fail(h1, 431, "header section too large");
-    }
-    size_t taken = h1->max_head_bytes + 1 - held;
+    /* One byte more than may be, so that what is too large shows, whatever the pieces. */
+    size_t taken = (size_t)h1->max_head_bytes + 1 - held;
     if (taken > *count)
         taken = *count;
-    cn_bytes_append(&h1->held, *bytes, taken);
-    if (h1->held.failed)
-        return CN_NO_MEMORY;
-    cn_status status = find_end(h1, cn_bytes_front(&h1->held), held + taken, &end);
+    const uint8_t *data = *bytes;
+    if (held > 0) {
+        cn_bytes_append(&h1->held, *bytes, taken);
+        if (h1->held.failed)
+            return CN_NO_MEMORY;
+        data = cn_bytes_front(&h1->held);
+    }
+    cn_status status = find_end(h1, data, held + taken, &end);
     if (status != CN_OK)
         return status;
     if ((end > 0 ? end : held + taken) > h1->max_head_bytes)
         return cn_h1_fail(h1, 431, "header section too large");
     if (end > 0) {
-        taken = end - held;
-        *data_p = cn_bytes_front(&h1->held);
+        *data_p = data;
         *count_p = end;
+        taken = end - held;
+    } else if (held == 0) {
+        cn_bytes_append(&h1->held, *bytes, taken);
     }
     *bytes += taken;
     *count -= taken;
-    return CN_OK;
+    return h1->held.failed ? CN_NO_MEMORY : CN_OK;
 }
 
 static cn_status next_head(cn_h1 *h1, const uint8_t **bytes, size_t *count, cn_field *fields,

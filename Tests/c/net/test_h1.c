@@ -124,6 +124,12 @@ static void requests(void)
     expect(false, false,
            "GET / HTTP/1.1\r\nHost: h\r\nX-Mine: 1\r\nY: 2\r\nConnection: x-mINE ,close\r\n\r\n",
            "GET / host=h Y=2 close []\n", CN_OK);
+    expect(false, false,
+           "GET / HTTP/1.1\r\nHost: h\r\nConnection: a\r\nA: 1\r\nB: 2\r\nConnection: ,b\r\n\r\n",
+           "GET / host=h keep []\n", CN_OK);
+    expect(false, false,
+           "GET / HTTP/1.1\r\nHost: h\r\nConnection: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q\r\n\r\n", "",
+           CN_PROTOCOL);
     expect(false, false, "GET / HTTP/1.0\r\n\r\n", "GET / host= close []\n", CN_OK);
     expect(false, false, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
            "GET / host= keep []\n", CN_OK);
@@ -176,7 +182,16 @@ static void limits(void)
             CHECK(status == (excess == 0 ? CN_OK : CN_HEAD_TOO_LARGE));
         }
     }
-    /* So do 256 fields. */
+    /* Too large comes before what is wrong behind the limit. */
+    char input[1100];
+    memset(input, 'x', sizeof input);
+    memcpy(input, "GET / HTTP/1.1\r\nX: ", 19);
+    input[1050] = '\n';
+    for (size_t step = 1; step <= sizeof input; step += 157) {
+        trace trace = {0};
+        CHECK(run(false, false, input, sizeof input, step, true, &trace) == CN_HEAD_TOO_LARGE);
+    }
+    /* A head of 256 fields passes; one field more does not. */
     static const char head[] = "GET / HTTP/1.1\r\nHost:h\r\n";
     for (int excess = 0; excess < 2; excess++) {
         static char input[4096];
