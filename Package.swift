@@ -113,7 +113,9 @@ let package = Package(
             swiftSettings: strict),
 
         // The performance harness; outside of every product.
-        .target(name: "PerfSupport", path: "perf/support", swiftSettings: strict),
+        .target(
+            name: "PerfSupport", dependencies: ["Core", "Net"], path: "perf/support",
+            swiftSettings: strict),
         .target(
             name: "CHashingPeer", dependencies: ["COpenSSL"], path: "perf/hashing/peer",
             cSettings: cSettings + [.define("OPENSSL_SUPPRESS_DEPRECATED")]),
@@ -130,6 +132,22 @@ let package = Package(
             name: "perf-transfer",
             dependencies: ["CTransferFloor", "Core", "PerfSupport", "Transfer"],
             path: "perf/transfer", exclude: ["floor"], swiftSettings: strict),
+        .target(
+            name: "CExtProcEnds", dependencies: ["CNGHTTP2"], path: "perf/router/ends",
+            cSettings: cSettings),
+        .executableTarget(
+            name: "perf-router",
+            dependencies: [
+                "CExtProcEnds", "Core", "KVIndex", "ModelServers", "Net", "PerfSupport",
+                "RequestPipeline", "Scheduling", "SchedulingPlugins", "Telemetry",
+            ],
+            path: "perf/router", exclude: ["ends", "peer"], swiftSettings: strict),
+        .target(
+            name: "CRelayFloor", dependencies: ["CUV"], path: "perf/gateway/floor",
+            cSettings: cSettings),
+        .executableTarget(
+            name: "perf-gateway", dependencies: ["CRelayFloor", "Core", "Net", "PerfSupport"],
+            path: "perf/gateway", exclude: ["floor", "nginx.conf"], swiftSettings: strict),
 
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),

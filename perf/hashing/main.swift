@@ -8,8 +8,6 @@ import PerfSupport
 let tokenCount = 8192
 let promptsPerRound = 200
 
-struct PeerDisagrees: Error {}
-
 func makePrompt() -> [UInt32] {
     var state: UInt64 = 1
     return (0..<tokenCount).map { _ in
@@ -18,8 +16,10 @@ func makePrompt() -> [UInt32] {
     }
 }
 
-func repeated(_ body: @escaping () -> Void) -> () -> Void {
-    { for _ in 0..<promptsPerRound { body() } }
+func prompts(ofBlocks blockSize: Int, _ body: @escaping () -> Void) -> Contender {
+    Contender(operations: promptsPerRound * (tokenCount / blockSize)) {
+        for _ in 0..<promptsPerRound { body() }
+    }
 }
 
 func measureBlockHashes(of tokens: [UInt32], blockSize: Int, goal: Row.Goal?) throws {
@@ -31,14 +31,12 @@ func measureBlockHashes(of tokens: [UInt32], blockSize: Int, goal: Row.Goal?) th
     var hashes: [BlockHash] = []
     var peerHash = [UInt8](repeating: 0, count: BlockHash.byteCount)
     var floorHash = peerHash
-    let figures = measureCPUTime(
-        operations: promptsPerRound * (tokenCount / blockSize),
-        [
-            repeated { hashes = hasher.hashes(of: tokens.span) },
-            repeated { chp_hash_chain(messages, root, &peerHash) },
-            repeated { chp_compress(messages, &floorHash) },
-        ])
-    guard hashes.last?.bytes == peerHash else { throw PeerDisagrees() }
+    let figures = try measureCPUTime([
+        prompts(ofBlocks: blockSize) { hashes = hasher.hashes(of: tokens.span) },
+        prompts(ofBlocks: blockSize) { chp_hash_chain(messages, root, &peerHash) },
+        prompts(ofBlocks: blockSize) { chp_compress(messages, &floorHash) },
+    ])
+    guard hashes.last?.bytes == peerHash else { throw PerfError("the peer has another hash") }
     try Row(
         suite: "hashing", name: "sha256_cbor, block \(blockSize), \(HashKernel.name)",
         metric: "CPU time", unit: "ns/block", ours: figures[0],
@@ -52,9 +50,9 @@ func measureRequestKeys(
 ) throws {
     let hasher = try RequestKeyHasher(algorithm: algorithm, model: "model", blockSize: blockSize)
     var keys: [UInt64] = []
-    let figures = measureCPUTime(
-        operations: promptsPerRound * (tokenCount / blockSize),
-        [repeated { keys = hasher.keys(of: tokens.span) }])
+    let figures = try measureCPUTime([
+        prompts(ofBlocks: blockSize) { keys = hasher.keys(of: tokens.span) }
+    ])
     precondition(keys.count == tokenCount / blockSize)
     try Row(
         suite: "hashing", name: "\(algorithm.rawValue), block \(blockSize)", metric: "CPU time",
@@ -62,11 +60,13 @@ func measureRequestKeys(
     ).print()
 }
 
-let prompt = makePrompt()
-try measureBlockHashes(of: prompt, blockSize: 16, goal: .ratioToPeer(atMost: 1.1))
-try measureBlockHashes(of: prompt, blockSize: 64, goal: nil)
-for algorithm in RequestKeyAlgorithm.allCases {
-    for blockSize in [16, 64] {
-        try measureRequestKeys(of: prompt, blockSize: blockSize, algorithm: algorithm)
+runSuite {
+    let prompt = makePrompt()
+    try measureBlockHashes(of: prompt, blockSize: 16, goal: .ratioToPeer(atMost: 1.1))
+    try measureBlockHashes(of: prompt, blockSize: 64, goal: nil)
+    for algorithm in RequestKeyAlgorithm.allCases {
+        for blockSize in [16, 64] {
+            try measureRequestKeys(of: prompt, blockSize: blockSize, algorithm: algorithm)
+        }
     }
 }

@@ -11,6 +11,11 @@ public struct Measurement: Sendable {
         self.rounds = rounds
     }
 
+    /// The figures in another unit: each multiplied by `factor`.
+    public func scaled(by factor: Double) -> Measurement {
+        Measurement(rounds: rounds.map { $0 * factor })
+    }
+
     /// The median of the rounds.
     public var median: Double {
         let sorted = rounds.sorted()
@@ -19,27 +24,34 @@ public struct Measurement: Sendable {
     }
 }
 
-/// The CPU time of this process so far, all threads, in nanoseconds.
-public func processCPUNanoseconds() -> UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+/// One of the things that are measured side by side.
+public struct Contender {
+    fileprivate let operations: Int
+    fileprivate let cpuNanoseconds: () -> UInt64
+    fileprivate let body: () throws -> Void
+
+    /// What `body` costs a process, this one if it is nil, in `operations` operations.
+    public init(
+        operations: Int, in process: MeasuredProcess? = nil, _ body: @escaping () throws -> Void
+    ) {
+        self.operations = operations
+        cpuNanoseconds = { process?.cpuNanoseconds ?? processCPUNanoseconds() }
+        self.body = body
+    }
 }
 
-/// Measures the CPU time, in nanoseconds per operation, of each of `bodies`, which perform
-/// `operations` each time they are called. The bodies take turns in every round, so that what else
-/// the machine does falls on all of them; a first, unmeasured round warms up.
-public func measureCPUTime(
-    rounds: Int = 9, operations: Int, _ bodies: [() -> Void]
-) -> [Measurement] {
-    var figures = [[Double]](repeating: [], count: bodies.count)
+/// Measures the CPU time per operation of each contender, in nanoseconds. They take turns in every
+/// round, so that what else the machine does falls on all of them; a first, unmeasured round warms
+/// up.
+public func measureCPUTime(rounds: Int = 9, _ contenders: [Contender]) throws -> [Measurement] {
+    var figures = [[Double]](repeating: [], count: contenders.count)
     for round in 0...rounds {
-        for (index, body) in bodies.enumerated() {
-            let start = processCPUNanoseconds()
-            body()
-            let elapsed = processCPUNanoseconds() - start
+        for (index, contender) in contenders.enumerated() {
+            let start = contender.cpuNanoseconds()
+            try contender.body()
+            let elapsed = contender.cpuNanoseconds() - start
             if round > 0 {
-                figures[index].append(Double(elapsed) / Double(operations))
+                figures[index].append(Double(elapsed) / Double(contender.operations))
             }
         }
     }

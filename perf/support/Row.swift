@@ -25,11 +25,14 @@ public struct Row: Encodable, Sendable {
     public enum Goal: Sendable, CustomStringConvertible {
         /// At most this many times the peer's figure, of which less is better.
         case ratioToPeer(atMost: Double)
+        /// At most this many times the floor, of which less is better.
+        case ratioToFloor(atMost: Double)
 
         /// The goal in words.
         public var description: String {
             switch self {
             case .ratioToPeer(let limit): "<= \(limit)x peer"
+            case .ratioToFloor(let limit): "<= \(limit)x floor"
             }
         }
     }
@@ -50,11 +53,13 @@ public struct Row: Encodable, Sendable {
     }
 
     private var ratioToPeer: Double? { peer.map { ours.median / $0.value } }
+    private var ratioToFloor: Double? { floor.map { ours.median / $0 } }
 
-    /// Whether the goal is met; nil without a goal, or without the peer that it speaks of.
+    /// Whether the goal is met; nil without a goal, or without the figure that it speaks of.
     public var isMet: Bool? {
         switch goal {
         case .ratioToPeer(let limit): ratioToPeer.map { $0 <= limit }
+        case .ratioToFloor(let limit): ratioToFloor.map { $0 <= limit }
         case nil: nil
         }
     }
@@ -84,7 +89,7 @@ public struct Row: Encodable, Sendable {
         try row.encode(peer.map { rounded($0.value) }, forKey: .peerValue)
         try row.encode(floor.map(rounded), forKey: .floor)
         try row.encode(ratioToPeer.map(rounded), forKey: .ratioToPeer)
-        try row.encode(floor.map { rounded(ours.median / $0) }, forKey: .ratioToFloor)
+        try row.encode(ratioToFloor.map(rounded), forKey: .ratioToFloor)
         try row.encode(goal?.description, forKey: .goal)
         try row.encode(isMet, forKey: .isMet)
         try row.encode(ours.rounds.count, forKey: .runs)

@@ -15,10 +15,6 @@ let rounds = 9
 let transfersPerRound = 30
 let cases = [(count: 1024, byteCount: 16 << 10), (count: 64, byteCount: 256 << 10)]
 
-struct PerfError: Error, CustomStringConvertible {
-    var description: String
-}
-
 // MARK: The listening side
 
 func serve() throws {
@@ -36,7 +32,7 @@ func serve() throws {
     let address = try engine.listen(on: SocketAddress(host: "127.0.0.1", port: 0))
     var floorPort: UInt16 = 0
     let listener = ctf_listen(&floorPort)
-    guard listener >= 0 else { throw PerfError(description: "no socket for the floor") }
+    guard listener >= 0 else { throw PerfError("no socket for the floor") }
     try FileHandle.standardOutput.write(contentsOf: Data("\(address.port) \(floorPort)\n".utf8))
     withExtendedLifetime(regions) { ctf_serve(listener, regions[0][0].baseAddress) }
 }
@@ -116,7 +112,7 @@ func blockNumbers(count: Int) -> (local: [UInt32], remote: [UInt32]) {
 func verify(_ region: KVRegion, _ local: [UInt32], holds remote: [UInt32]) throws {
     for (block, origin) in zip(local, remote)
     where !region[Int(block)].allSatisfy({ $0 == UInt8(Int(origin) % 251 + 1) }) {
-        throw PerfError(description: "block \(block) does not hold the bytes of \(origin)")
+        throw PerfError("block \(block) does not hold the bytes of \(origin)")
     }
 }
 
@@ -137,7 +133,7 @@ func printRows(
 func measureTransfers(to address: SocketAddress, floorPort: UInt16) throws {
     let engine = try TransferEngine()
     let floorSocket = ctf_connect(floorPort)
-    guard floorSocket >= 0 else { throw PerfError(description: "no connection to the floor") }
+    guard floorSocket >= 0 else { throw PerfError("no connection to the floor") }
     defer { close(floorSocket) }
     for (index, shape) in cases.enumerated() {
         let blockCount = poolByteCount / shape.byteCount
@@ -172,7 +168,7 @@ func measureTransfers(to address: SocketAddress, floorPort: UInt16) throws {
                         ctf_fetch(
                             floorSocket, localMemory, blocks.local, shape.count, shape.byteCount)
                             == 0
-                    else { throw PerfError(description: "the floor's connection broke") }
+                    else { throw PerfError("the floor's connection broke") }
                 }
             }
             // The read puts the remote bytes where the write then takes them from, so that they
@@ -190,19 +186,11 @@ func measureTransfers(to address: SocketAddress, floorPort: UInt16) throws {
     }
 }
 
-if CommandLine.arguments.dropFirst() == ["serve"] {
-    try serve()
-} else {
-    let child = Process()
-    child.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-    child.arguments = ["serve"]
-    let output = Pipe()
-    child.standardOutput = output
-    try child.run()
-    defer { child.terminate() }
-    let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-    let ports = line.split(whereSeparator: \.isWhitespace).compactMap { UInt16($0) }
-    guard ports.count == 2 else { throw PerfError(description: "the listening side did not start") }
+runSuite {
+    if CommandLine.arguments.dropFirst() == ["serve"] { return try serve() }
+    let server = try MeasuredProcess.itself(as: "serve")
+    let ports = server.firstLine.split(separator: " ").compactMap { UInt16($0) }
+    guard ports.count == 2 else { throw PerfError("the listening side named no two ports") }
     try measureTransfers(
         to: SocketAddress(host: "127.0.0.1", port: ports[0]), floorPort: ports[1])
 }

@@ -1,0 +1,104 @@
+import Core
+import Dispatch
+import Net
+import PerfSupport
+import Synchronization
+
+/// A client that keeps so many requests in flight on one loop, each on a connection of its own.
+final class Load: Sendable {
+    /// What every request is, and how long the body of a right answer.
+    struct Shape: Sendable {
+        var body: [UInt8]
+        var accept: String
+        var answerBytes: Int
+    }
+
+    private struct State {
+        var leftToStart: Int
+        var leftToEnd: Int
+        var problem: String?
+    }
+
+    private let client: HTTPClient
+    private let shape: Shape
+    private let port: UInt16
+    private let state: Mutex<State>
+    private let done = DispatchSemaphore(value: 0)
+
+    private init(_ shape: Shape, count: Int, port: UInt16, through client: HTTPClient) {
+        self.client = client
+        self.shape = shape
+        self.port = port
+        state = Mutex(State(leftToStart: count, leftToEnd: count))
+    }
+
+    /// Sends `count` requests, 16 at a time, and waits for all answers, a minute at most.
+    static func run(
+        _ shape: Shape, count: Int, to port: UInt16, through client: HTTPClient
+    ) throws {
+        let load = Load(shape, count: count, port: port, through: client)
+        client.loop.execute {
+            for _ in 0..<16 { load.startOne() }
+        }
+        guard load.done.wait(timeout: .now() + .seconds(60)) == .success else {
+            throw PerfError("port \(port): nothing came back in time")
+        }
+        if let problem = load.state.withLock(\.problem) {
+            throw PerfError("port \(port): \(problem)")
+        }
+    }
+
+    fileprivate func startOne() {
+        let mayStart = state.withLock { state in
+            guard state.leftToStart > 0, state.problem == nil else { return false }
+            state.leftToStart -= 1
+            return true
+        }
+        guard mayStart else { return }
+        let head = HTTPRequestHead(
+            method: "POST", target: "/v1/chat/completions",
+            headers: ["content-type": "application/json", "accept": shape.accept])
+        client.start(
+            head, to: SocketAddress(host: "127.0.0.1", port: port), body: .bytes(shape.body),
+            delegate: Answer(of: self))
+    }
+
+    fileprivate func ended(status: Int, byteCount: Int, _ error: NetError?) {
+        let isOver = state.withLock { state in
+            state.leftToEnd -= 1
+            if let error {
+                state.problem = "\(error)"
+            } else if status != 200 || byteCount != shape.answerBytes {
+                state.problem = "status \(status) with \(byteCount) bytes"
+            }
+            return state.leftToEnd == 0 || state.problem != nil
+        }
+        if isOver { done.signal() } else { startOne() }
+    }
+}
+
+private final class Answer: ClientExchangeDelegate {
+    private let load: Load
+    private var status = 0
+    private var byteCount = 0
+
+    init(of load: Load) {
+        self.load = load
+    }
+
+    func exchange(_ exchange: ClientExchange, responded head: HTTPResponseHead) {
+        status = head.status
+    }
+
+    func exchange(_ exchange: ClientExchange, received body: UnsafeRawBufferPointer) {
+        byteCount += body.count
+    }
+
+    func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {
+        load.ended(status: status, byteCount: byteCount, nil)
+    }
+
+    func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
+        load.ended(status: status, byteCount: byteCount, error)
+    }
+}

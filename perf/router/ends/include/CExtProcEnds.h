@@ -1,0 +1,24 @@
+// The two ends that an external processor is measured with: a client that speaks to any of them as
+// Envoy does, and the floor, the least server that this client is content with.
+#ifndef CEXTPROC_ENDS_H
+#define CEXTPROC_ENDS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// A listening loopback socket, or -1.
+int cxe_listen(uint16_t *port_p);
+
+// The floor: libnghttp2 and protobuf by hand on one thread. Holds a request until it is complete,
+// names the next of four endpoints, sends the body back, lets the response through. Looks at no
+// header, parses no body, schedules nothing. Never returns.
+void cxe_serve(int listener);
+
+// Takes `request_count` HTTP exchanges past the processor on `port`, `concurrent_count` at a time
+// on one connection: request headers, `body` and its end; once that came back, the headers and the
+// body of a short response. Returns NULL once all are through, or what was wrong with an answer.
+const char *cxe_drive(
+    uint16_t port, const uint8_t *body, size_t body_bytes, size_t request_count,
+    size_t concurrent_count);
+
+#endif

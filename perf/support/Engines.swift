@@ -1,0 +1,85 @@
+public import Core
+public import Net
+
+/// Model servers that answer at once, to stand behind what is measured, and requests for them.
+public enum Engines {
+    /// Bytes of one event of a streamed answer.
+    public static let event = Array(
+        ("data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+            + "\"model\":\"llmd-sim\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" hello\"},"
+            + "\"finish_reason\":null}]}\n\n").utf8)
+    /// Events of one streamed answer.
+    public static let eventCount = 256
+    /// A whole answer.
+    public static let answer =
+        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":"
+        + "\"llmd-sim\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
+        + "\" hello world\"},\"finish_reason\":\"length\"}],\"usage\":{\"prompt_tokens\":512,"
+        + "\"total_tokens\":514,\"completion_tokens\":2}}"
+
+    private static let page = """
+        vllm:num_requests_running{model_name="llmd-sim"} 1
+        vllm:num_requests_waiting{model_name="llmd-sim"} 0
+        vllm:kv_cache_usage_perc{model_name="llmd-sim"} 0.25
+
+        """
+    private static let models = #"{"object":"list","data":[{"id":"llmd-sim","object":"model"}]}"#
+
+    /// The body of a chat whose one message has text of so many bytes.
+    public static func chat(textBytes: Int, isStreamed: Bool = false) -> [UInt8] {
+        let words = "The quick brown fox jumps over the lazy dog, and then it does so again. "
+        let text = String(repeating: words, count: textBytes / words.count + 1).prefix(textBytes)
+        let message = #"{"role":"user","content":"\#(text)"}"#
+        return Array(
+            #"{"model":"llmd-sim","stream":\#(isStreamed),"max_tokens":16,"messages":[\#(message)]}"#
+                .utf8)
+    }
+
+    /// Starts so many servers. A request with the header `accept: text/event-stream` gets
+    /// ``eventCount`` events, one every 2 ms.
+    public static func start(_ count: Int, on group: EventLoopGroup) throws -> [SocketAddress] {
+        try (0..<count).map { _ in
+            try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: 0)) {
+                exchange in
+                switch exchange.head.path {
+                case "/metrics": exchange.respond(HTTPResponseHead(status: 200), text: page)
+                case "/v1/models": exchange.respond(HTTPResponseHead(status: 200), text: models)
+                default:
+                    return Answer(
+                        isStreamed: exchange.head.headers[first: "accept"] == "text/event-stream")
+                }
+                return nil
+            }.address
+        }
+    }
+
+    private final class Answer: ServerExchangeDelegate {
+        private let isStreamed: Bool
+        private var left = eventCount
+        private var timer: Timer?
+
+        init(isStreamed: Bool) {
+            self.isStreamed = isStreamed
+        }
+
+        func exchangeReceivedEnd(_ exchange: ServerExchange) {
+            guard isStreamed else {
+                exchange.respond(
+                    HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
+                    text: answer)
+                return
+            }
+            exchange.respond(
+                HTTPResponseHead(status: 200, headers: ["content-type": "text/event-stream"]))
+            timer = exchange.loop.schedule(every: .milliseconds(2)) { [unowned self] in
+                exchange.write(event)
+                left -= 1
+                if left == 0 { exchange.finish() }
+            }
+        }
+
+        func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
+            timer?.cancel()
+        }
+    }
+}

@@ -1,0 +1,108 @@
+import Foundation
+
+/// What keeps a suite from measuring.
+public struct PerfError: Error, CustomStringConvertible {
+    /// What is wrong.
+    public var description: String
+
+    /// Makes an error.
+    public init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// Runs a suite; what keeps it from measuring becomes one line on standard error and exit code 1.
+public func runSuite(_ body: () throws -> Void) {
+    do {
+        try body()
+    } catch {
+        FileHandle.standardError.write(Data("\(CommandLine.arguments[0]): \(error)\n".utf8))
+        exit(1)
+    }
+}
+
+/// A server in a process of its own, whose CPU time is read from outside.
+public final class MeasuredProcess {
+    /// What the process said first; empty if it was not asked for.
+    public let firstLine: String
+
+    private let process = Process()
+    private let clock: clockid_t
+
+    /// Starts a program and waits for its first line, by which it says that it serves, or until it
+    /// listens on `port`.
+    public init(_ program: String, _ arguments: [String], listeningOn port: UInt16? = nil) throws {
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        process.standardOutput = output
+        try process.run()
+        var clock = clockid_t()
+        do {
+            if let port {
+                firstLine = ""
+                try waitForListener(on: port)
+            } else {
+                firstLine = try output.fileHandleForReading.readLine()
+            }
+            guard clock_getcpuclockid(process.processIdentifier, &clock) == 0 else {
+                throw PerfError("it has ended")
+            }
+        } catch {
+            process.terminate()
+            throw PerfError("\(program) did not start: \(error)")
+        }
+        self.clock = clock
+    }
+
+    /// The `llmd` that was built beside this program.
+    public static func llmd(_ arguments: [String]) throws -> MeasuredProcess {
+        try MeasuredProcess(
+            ownURL.deletingLastPathComponent().appendingPathComponent("llmd").path, arguments)
+    }
+
+    /// This program again, in the role of its arguments.
+    public static func itself(as arguments: String...) throws -> MeasuredProcess {
+        try MeasuredProcess(ownURL.path, arguments)
+    }
+
+    private static var ownURL: URL {
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+    }
+
+    deinit {
+        process.terminate()
+        process.waitUntilExit()
+    }
+
+    /// The port that the first line names.
+    public var port: UInt16 {
+        get throws {
+            guard let port = UInt16(firstLine) else { throw PerfError("'\(firstLine)' is no port") }
+            return port
+        }
+    }
+
+    /// The CPU time so far, all threads, in nanoseconds.
+    public var cpuNanoseconds: UInt64 { nanoseconds(clock) }
+}
+
+/// The CPU time of this process so far, all threads, in nanoseconds.
+public func processCPUNanoseconds() -> UInt64 {
+    nanoseconds(CLOCK_PROCESS_CPUTIME_ID)
+}
+
+private func nanoseconds(_ clock: clockid_t) -> UInt64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
+
+extension FileHandle {
+    fileprivate func readLine() throws -> String {
+        var line = Data()
+        while let byte = try read(upToCount: 1), byte != Data("\n".utf8) { line += byte }
+        guard !line.isEmpty else { throw PerfError("it said nothing") }
+        return String(decoding: line, as: UTF8.self)
+    }
+}
