@@ -89,10 +89,6 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
 public enum DropReason: String, Sendable {
     case saturated = "rejected-saturated"
     case noEndpoints = "rejected-no-endpoints"
-    case expired = "rejected-ttl-expired"
-    case cancelled = "rejected-context-cancelled"
-    case shuttingDown = "rejected-shutting-down"
-    case evicted = "evicted"
 }
 
 extension String {

@@ -56,11 +56,6 @@ public struct ModelServer: Hashable, Sendable {
         self.eventsEndpoint = eventsEndpoint
         self.replayEndpoint = replayEndpoint
     }
-
-    /// The role by label; an unlabelled server does both, as upstream's decode filter has it.
-    public var role: ServerRole {
-        labels[ServerRole.label].flatMap(ServerRole.init(rawValue:)) ?? .both
-    }
 }
 
 /// The load of a model server as last scraped from its `/metrics`.

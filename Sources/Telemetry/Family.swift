@@ -40,11 +40,6 @@ public final class Family<Child: Sendable>: Sendable {
         }
     }
 
-    /// Takes a child out of the exposition, such as that of an endpoint that is gone.
-    public func remove(_ values: String...) {
-        children.withLock { _ = $0.removeValue(forKey: values) }
-    }
-
     /// The children and their labels as text, in the order of the text.
     var sorted: [(labels: String, child: Child)] {
         let entries = children.withLock { Array($0.values) }

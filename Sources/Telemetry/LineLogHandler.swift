@@ -109,18 +109,6 @@ public struct LineLogHandler: LogHandler {
     }
 }
 
-extension Logger {
-    /// The metadata key of a request's id.
-    public static let requestIDKey = "request_id"
-
-    /// A logger that names the request in each message.
-    public func of(_ request: RequestID) -> Logger {
-        var logger = self
-        logger[metadataKey: Self.requestIDKey] = .string(request.text)
-        return logger
-    }
-}
-
 /// RFC 3339, UTC, milliseconds.
 private func timestamp() -> String {
     var now = timespec()

@@ -81,20 +81,18 @@ import Testing
 @Suite struct ServerRoleTests {
     @Test(
         arguments: [
-            (nil, ServerRole.both, true, true), ("prefill", .prefill, true, false),
-            ("decode", .decode, false, true), ("prefill-decode", .prefillDecode, true, true),
-            ("encode", .encode, false, false), ("encode-prefill", .encodePrefill, true, false),
-            ("encode-prefill-decode", .encodePrefillDecode, true, true),
-            ("both", .both, true, true),
-            ("nonsense", .both, true, true),
-        ] as [(String?, ServerRole, Bool, Bool)])
-    func rolesByLabel(_ label: String?, _ role: ServerRole, _ prefill: Bool, _ decode: Bool) {
+            (nil, false, true), ("prefill", true, false), ("decode", false, true),
+            ("prefill-decode", true, true), ("encode", false, false),
+            ("encode-prefill", true, false), ("encode-prefill-decode", true, true),
+            ("both", true, true), ("nonsense", false, false),
+        ] as [(String?, Bool, Bool)])
+    func rolesByLabel(_ label: String?, _ prefill: Bool, _ decode: Bool) {
         let labels = label.map { [ServerRole.label: $0] } ?? [:]
         let server = ModelServer(
             name: "a", address: SocketAddress(host: "h", port: 1), labels: labels)
-        #expect(server.role == role)
-        #expect(server.role.takesPrefill == prefill)
-        #expect(server.role.takesDecode == decode)
+        let endpoint = Endpoint(server, id: 0)
+        #expect(endpoint.takesPrefill == prefill)
+        #expect(endpoint.takesDecode == decode)
         #expect(server.metricsAddress == server.address)
     }
 

@@ -28,12 +28,7 @@ private final class StubEngine: Sendable {
     }
 }
 
-private final class StubDelegate: ServerExchangeDelegate {
-    func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {}
-    func exchangeReceivedEnd(_ exchange: ServerExchange) {}
-    func exchangeWritable(_ exchange: ServerExchange) {}
-    func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {}
-}
+private final class StubDelegate: ServerExchangeDelegate {}
 
 @Suite struct MetricsScraperTests {
     /// Waits until `condition` holds, at most ten seconds.

@@ -22,7 +22,7 @@ import Testing
 
     @Test func json() throws {
         let lines = try lines(.json) { logger in
-            logger.of(RequestID(header: "req-1")).error("no \"luck\"\n", metadata: ["n": "1"])
+            logger.error("no \"luck\"\n", metadata: ["request_id": "req-1", "n": "1"])
         }
         let object = try #require(
             try JSONSerialization.jsonObject(with: Data(lines[0].utf8)) as? [String: String])

@@ -135,8 +135,6 @@ import Testing
         #expect(page.contains(#"f_total{a="1",b="x"} 2"#))
         #expect(page.contains(#"f_total{a="other",b="other"} 2"#))
         #expect(!page.contains(#"a="3""#))
-        family.remove("1", "x")
-        #expect(!page.contains(#"a="1""#))
     }
 
     @Test func registeringTwiceEndsTheProcess() async {
