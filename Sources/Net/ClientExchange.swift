@@ -46,11 +46,15 @@ public final class ClientExchange {
     /// go elsewhere whatever it does.
     public private(set) var requestWasSent = false
 
+    /// Whether the request was sent a second time: the server had refused it unprocessed, or had
+    /// closed an idle connection just as the request came.
+    public private(set) var wasRetried = false
+
     let body: RequestBody
     /// The pool's own business.
-    var wasRetried = false
-    var isOnReusedConnection = false
     var waitLimit: Timer?
+    /// When the request was sent, if that was on a connection that had carried others.
+    private var sentOnReusedAt: MonotonicTime?
     private weak var client: HTTPClient?
     private var delegate: (any ClientExchangeDelegate)?
     private var handle: OpaquePointer?
@@ -169,7 +173,7 @@ extension ClientExchange {
     func start(on connection: OpaquePointer, isReused: Bool) throws(NetError) {
         waitLimit?.cancel()
         waitLimit = nil
-        isOnReusedConnection = isReused
+        sentOnReusedAt = isReused ? .now : nil
         let length: Int64 =
             switch body {
             case .none: 0
@@ -254,12 +258,14 @@ extension ClientExchange {
         fail(NetError(status, detail: detail, subject: address))
     }
 
-    /// A server may close a connection while a request is on its way to it.
+    /// A server may close an idle connection while a request is on its way to it. That shows
+    /// within a round trip; one that closes later may have died of the request.
     private func canBeRetried(after status: cn_status) -> Bool {
         if case .stream = body { return false }
-        guard !wasRetried, !hasResponded else { return false }
-        return status == CN_REFUSED
-            || isOnReusedConnection && (status == CN_CLOSED || status == CN_RESET)
+        guard !wasRetried, !hasResponded, let client else { return false }
+        if status == CN_REFUSED { return true }
+        guard status == CN_CLOSED || status == CN_RESET, let sentOnReusedAt else { return false }
+        return .now - sentOnReusedAt <= client.configuration.idleCloseWindow
     }
 
     private static func from(_ user: UnsafeMutableRawPointer?) -> ClientExchange {

@@ -17,6 +17,9 @@ public struct HTTPClientConfiguration: Sendable {
     public var maximumIdlePerHost = 64
     /// How long an idle connection is kept.
     public var idleConnectionLifetime = Duration.seconds(60)
+    /// A reused connection that closes within this time of a request, without a byte of a
+    /// response, counts as closed for idleness: the request is sent again on a new one.
+    public var idleCloseWindow = Duration.seconds(1)
     /// TLS to every server; nil: plain.
     public var tls: TLSClientContext?
     /// HTTP/2: by prior knowledge when plain, offered by ALPN with TLS.

@@ -21,6 +21,8 @@ extension HTTPClientConfiguration {
         var configuration = HTTPClientConfiguration()
         configuration.responseHeadTimeout = .seconds(600)
         configuration.idleTimeout = .seconds(300)
+        // Uvicorn, which serves vLLM's API, closes idle connections after 5 s: this side is first.
+        configuration.idleConnectionLifetime = .seconds(4)
         configuration.maximumConnectionsPerHost = 10_000
         return configuration
     }

@@ -2,13 +2,17 @@ public import Core
 public import Net
 
 extension APIError {
-    /// What a client is told of an upstream that failed: 504 if it was slow, else 502.
+    /// What a client is told when a request to an upstream failed: 504 if that was slow, 503 if it
+    /// was this side's own trouble, else 502.
     public init(upstream error: NetError) {
         self =
-            if case .timeout = error {
-                .gatewayTimeout("The model server did not answer in time: \(error).")
-            } else {
-                .badGateway("The model server failed: \(error).")
+            switch error {
+            case .timeout: .gatewayTimeout("The model server did not answer in time: \(error).")
+            case .tooManyFiles, .cancelled:
+                APIError(
+                    status: 503, type: "ServiceUnavailable",
+                    message: "The model server was not asked: \(error).")
+            default: .badGateway("The model server failed: \(error).")
             }
     }
 }

@@ -24,8 +24,8 @@ public final class Relay {
     public enum Outcome {
         /// The whole response was handed on.
         case completed
-        /// The upstream failed before its response, and nothing went downstream. If the upstream
-        /// cannot have seen the request, another one may be tried.
+        /// The upstream failed before its response, and nothing went downstream. Unless the
+        /// upstream may have begun with the request, another one may be tried.
         case failed(NetError, wasSeen: Bool)
         /// The upstream failed amid its response; downstream was broken off.
         case broken(NetError)
@@ -41,6 +41,7 @@ public final class Relay {
     private var observer: (any RelayObserver)?
     private var upstream: ClientExchange?
     private var state = State.idle
+    private var hasLostRequest = false
 
     /// Makes a relay that has no upstream yet.
     public init(to downstream: ServerExchange) {
@@ -94,6 +95,16 @@ public final class Relay {
         observer?.relay(self, ended: outcome)
     }
 
+    /// Whether an upstream that failed may have begun with the request.
+    private func hasSeenRequest(_ exchange: ClientExchange, _ error: NetError) -> Bool {
+        guard exchange.requestWasSent, error != .refused else { return false }
+        // The upstream closed an idle connection as the request came, and takes no new one. Once
+        // that passes for the end of an idle server. The second time the request may be the cause.
+        guard exchange.wasRetried, error.isConnectFailure, !hasLostRequest else { return true }
+        hasLostRequest = true
+        return false
+    }
+
     /// Ends what downstream has of the response so that nobody takes it for whole: a client of an
     /// event stream is told why, then the connection or stream is reset.
     private func breakOff(isEventStream: Bool, _ error: NetError) {
@@ -138,8 +149,7 @@ extension Relay: ClientExchangeDelegate {
             breakOff(isEventStream: isEventStream, error)
             end(.broken(error))
         } else {
-            let wasSeen = exchange.requestWasSent && error != .refused
-            end(.failed(error, wasSeen: wasSeen))
+            end(.failed(error, wasSeen: hasSeenRequest(exchange, error)))
         }
     }
 }

@@ -88,7 +88,7 @@ final class TestClient: Sendable {
         try second.receive(until: "\r\n\r\nA")
         try second.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nB")
         #expect(try inbox.response().body == [66])
-        // A fresh connection that dies is not retried.
+        // A body that was streamed is gone.
         inbox = client.start("POST", to: server.address, body: .stream(length: nil)) {
             $0.write([65])
         }
