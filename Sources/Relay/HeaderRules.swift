@@ -54,6 +54,9 @@ public func traceMutations(of headers: some HeaderLookup) -> [HeaderMutation]? {
 /// Headers by which the parts of the router speak with each other. What a client sends under these
 /// names must reach no engine: it could make a sidecar connect to any host.
 public enum RouterHeaders {
+    /// Response header: who computed the prompt. A sidecar gives an address, the gateway a name.
+    public static let prefill = "x-llmd-prefill"
+
     /// The names, in lower case.
     public static let owned: Set<String> = [
         "x-data-parallel-host-port", "x-encoder-hosts-ports", "x-gateway-destination-endpoint",

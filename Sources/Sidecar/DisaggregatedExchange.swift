@@ -175,6 +175,9 @@ extension DisaggregatedExchange: ServerExchangeDelegate {
 
 extension DisaggregatedExchange: RelayObserver {
     func relay(_ relay: Relay, willForward head: inout HTTPResponseHead) {
+        if configuration.revealsPrefiller, let prefiller = session?.prefilledBy {
+            head.headers.set(RouterHeaders.prefill, prefiller.description)
+        }
         guard head.status == 200 else {
             rewriter = nil
             return

@@ -52,9 +52,13 @@ package struct DisaggregationSession {
     private let request: JSONDocument
     private let prefillBody: [UInt8]
     private var prefillers: ArraySlice<SocketAddress>
+    /// The last prefiller that was asked.
+    private var asked: SocketAddress?
 
     /// How the request was served; nil before the last step.
     package private(set) var outcome: Outcome?
+    /// Who computed the prompt; nil before the last step, and if the decode engine does it itself.
+    package var prefilledBy: SocketAddress? { outcome == .disaggregated ? asked : nil }
     /// Why each prefiller that was asked in vain was of no use.
     package private(set) var failures: [PrefillFailure] = []
 
@@ -121,7 +125,10 @@ package struct DisaggregationSession {
     }
 
     private mutating func next() -> Step {
-        if let prefiller = prefillers.popFirst() { return .prefill(prefiller, body: prefillBody) }
+        if let prefiller = prefillers.popFirst() {
+            asked = prefiller
+            return .prefill(prefiller, body: prefillBody)
+        }
         outcome = .localFallback
         return .decode(body: request.bytes, cachedTokens: nil)
     }

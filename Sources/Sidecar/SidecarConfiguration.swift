@@ -15,6 +15,9 @@ public struct SidecarConfiguration: Sendable {
     /// Hosts, or `host:port`, that a request may name as its prefiller; nil: any. Others are
     /// refused with 403.
     public var allowedPrefillers: Set<String>?
+    /// Whether responses name the address of the prefiller that computed the prompt, in
+    /// `x-llmd-prefill`.
+    public var revealsPrefiller = false
     /// How long prefilling may take, all prefillers together; the decode engine computes the
     /// prompt after that.
     public var prefillTimeout = Duration.seconds(120)

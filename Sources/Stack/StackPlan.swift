@@ -87,7 +87,7 @@ public struct StackPlan: Equatable, Sendable {
                         name: "\(name)-sidecar", kind: .sidecar, address: front,
                         arguments: [
                             "sidecar", "--host", host, "--port", "\(front.port)",
-                            "--model-server-port", "\(base)",
+                            "--model-server-port", "\(base)", "--reveal-prefiller",
                         ]))
             }
             // A server without a role label does the whole request, as upstream has it.

@@ -28,6 +28,9 @@ struct SidecarCommand: AsyncParsableCommand {
     @Option(help: "Hosts that may be named as prefillers, comma-separated; default: any.")
     var allowedPrefillers: String?
 
+    @Flag(help: "Name the address of who computed the prompt in a response header, x-llmd-prefill.")
+    var revealPrefiller = false
+
     @Option(help: "Seconds that prefilling may take before the decode engine does it itself.")
     var prefillTimeout = 120.0
 
@@ -37,6 +40,7 @@ struct SidecarCommand: AsyncParsableCommand {
         var configuration = SidecarConfiguration(
             address: service.address(port),
             engine: SocketAddress(host: modelServerHost, port: modelServerPort))
+        configuration.revealsPrefiller = revealPrefiller
         configuration.prefillTimeout = Duration(seconds: prefillTimeout)
         configuration.allowedPrefillers = allowedPrefillers.map {
             Set($0.split(separator: ",").map(String.init))

@@ -30,7 +30,7 @@ private let prefillAnswer =
         #expect(id?.isEmpty == false)
         #expect(prefill.head.headers[first: "x-request-id"] == id)
         decode.begin(200, ["content-type": "text/event-stream"])
-        _ = try await call.head()
+        #expect(try await call.head().headers[first: "x-llmd-prefill"] == nil)
         decode.write("data: {\"n\":1}\n\n")
         #expect(try await call.body(until: "\n\n") == "data: {\"n\":1}\n\n")
         decode.write(#"data: {"usage":{"prompt_tokens_details":{"cached_to"#)
@@ -69,6 +69,23 @@ private let prefillAnswer =
         await stage.stop()
     }
 
+    /// The response names who computed the prompt, not who was asked first.
+    @Test func namesThePrefillerThatDidIt() async throws {
+        let stage = try await Stage { $0.revealsPrefiller = true }
+        for failures in 0...2 {
+            let call = stage.complete()
+            for prefiller in stage.prefillers.prefix(failures) {
+                try await prefiller.next().respond(503)
+            }
+            let computing = stage.prefillers.dropFirst(failures).first
+            try await computing?.next().respond(200, [:], prefillAnswer)
+            try await stage.engine.next().respond(200)
+            let named = try await call.response().headers[first: "x-llmd-prefill"]
+            #expect(named == computing?.address.description)
+        }
+        await stage.stop()
+    }
+
     @Test func prefillersThatAreGoneAreSkipped() async throws {
         let stage = try await Stage()
         await stage.prefillers[0].stop()
@@ -81,7 +98,8 @@ private let prefillAnswer =
     }
 
     @Test func afterTheDeadlineTheEngineWorksAlone() async throws {
-        let stage = try await Stage { $0.prefillTimeout = .milliseconds(50) }
+        // Long enough for the prefiller to get the request on a busy machine.
+        let stage = try await Stage { $0.prefillTimeout = .seconds(1) }
         let call = stage.complete()
         let prefill = try await stage.prefillers[0].next()
         let decode = try await stage.engine.next()
