@@ -116,7 +116,9 @@ package final class ExtProcSession {
             (.responseHeaders(let list, let endOfStream), .deciding),
             (.responseHeaders(let list, let endOfStream), .awaitingResponse):
             state = .responding
-            request?.responseStarted(status: try RequestHeaders(list).status)
+            request?.responseStarted(
+                status: try RequestHeaders(list).status,
+                servedBy: try message.servedEndpoint().flatMap { try? SocketAddress(parsing: $0) })
             writer.headers(.response, [.set(name: "x-went-into-resp-headers", value: "true")])
             if endOfStream { finish() }
         case (.responseBody(let bytes, let endOfStream), .responding):
@@ -126,8 +128,11 @@ package final class ExtProcSession {
         case (.responseTrailers, .responding):
             writer.trailers(.response)
             finish()
-        // After a response of the router's own, parts of the request may still be on their way.
-        case (.requestBody, .ended), (.requestTrailers, .ended): break
+        // After a response of the router's own, or of the data plane's, parts of the request may
+        // still be on their way.
+        case (.requestBody, .ended), (.requestTrailers, .ended), (.requestBody, .responding),
+            (.requestTrailers, .responding):
+            break
         default: throw ProtobufError(problem: "comes out of order")
         }
         return .proceed
@@ -175,12 +180,7 @@ package final class ExtProcSession {
         var mutations = decision.headers
         mutations.append(.set(name: "x-gateway-destination-endpoint", value: destination))
         if let trace = traceMutations(of: headers) { mutations += trace }
-        let body: [UInt8] =
-            switch decision.body {
-            case .unchanged: request?.body ?? []
-            case .replaced(let bytes): bytes
-            }
-        if hasBody {
+        if hasBody, let body = request?.body {
             mutations.append(.set(name: "content-length", value: String(body.count)))
             outgoing = (body, 0)
         }

@@ -12,8 +12,8 @@ public struct GatewayConfiguration: Sendable {
     public var client = HTTPClientConfiguration.modelServers
     /// Requests served at once; above it clients get 503 and `retry-after`.
     public var maximumConcurrentRequests = 10_000
-    /// Whether responses name the endpoints that served them, in `x-llmd-decode` and
-    /// `x-llmd-prefill`.
+    /// Whether responses name the endpoints that served them, in `x-llmd-decode` and, if a sidecar
+    /// told, `x-llmd-prefill`.
     public var revealsEndpoints = false
 
     /// Makes a configuration with the defaults above.

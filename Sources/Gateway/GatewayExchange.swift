@@ -6,6 +6,7 @@ internal import RequestPipeline
 /// One request through the gateway: tells the session what happens and does what it says.
 final class GatewayExchange {
     private let exchange: ServerExchange
+    private let router: Router
     private let client: HTTPClient
     private let session: RequestSession
     private let relay: Relay
@@ -19,6 +20,7 @@ final class GatewayExchange {
         admission: Admission
     ) {
         self.exchange = exchange
+        self.router = router
         self.client = client
         self.revealsEndpoints = revealsEndpoints
         self.admission = admission
@@ -58,14 +60,9 @@ final class GatewayExchange {
         var head = exchange.forwardedHead(requestID: decision.requestID)
         for name in RouterHeaders.owned { head.headers.remove(name) }
         head.headers.apply(decision.headers)
-        let body: RequestBody =
-            switch decision.body {
-            case .unchanged: .bytes(session.body)
-            case .replaced(let bytes): .bytes(bytes)
-            }
         relay.start(
-            head, to: decision.endpoint.server.address, body: body, through: client,
-            observer: self)
+            head, to: decision.endpoint.server.address, body: .bytes(session.body),
+            through: client, observer: self)
     }
 }
 
@@ -97,9 +94,12 @@ extension GatewayExchange: RelayObserver {
         head.headers.set("x-request-id", session.requestID)
         guard revealsEndpoints, let decision else { return }
         head.headers.set("x-llmd-decode", decision.endpoint.server.name)
-        if let prefill = decision.prefill {
-            head.headers.set("x-llmd-prefill", prefill.server.name)
-        }
+        // Whom the router had in mind may have failed: the sidecar knows who did it.
+        let prefill = head.headers[first: RouterHeaders.prefill]
+            .flatMap { try? SocketAddress(parsing: $0) }
+            .flatMap { router.endpoint(at: $0) }
+        head.headers.remove(RouterHeaders.prefill)
+        if let prefill { head.headers.set(RouterHeaders.prefill, prefill.server.name) }
     }
 
     func relay(_ relay: Relay, received body: UnsafeRawBufferPointer) {
@@ -111,13 +111,17 @@ extension GatewayExchange: RelayObserver {
         switch outcome {
         case .completed: session.completed(.finished)
         case .broken(let error): session.completed(.failed(APIError(upstream: error)))
-        case .failed(_, wasSeen: false):
-            guard let decision else { return }
-            perform(session.endpointFailed(decision.endpoint.server.address))
-        case .failed(let error, wasSeen: true):
+        case .failed(let error, wasSeen: false) where !error.isOwnTrouble:
+            perform(session.endpointFailed())
+        case .failed(let error, _):
             let error = APIError(upstream: error)
             session.completed(.failed(error))
             exchange.respond(error, requestID: session.requestID)
         }
     }
+}
+
+extension NetError {
+    /// Whether the failure says nothing of the endpoint.
+    fileprivate var isOwnTrouble: Bool { self == .tooManyFiles || self == .cancelled }
 }

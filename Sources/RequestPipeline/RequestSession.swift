@@ -131,12 +131,10 @@ public final class RequestSession {
 
     /// The endpoint of the last decision could not be connected to, and nothing of a response was
     /// seen: decides again without it.
-    public func endpointFailed(_ address: SocketAddress, now: MonotonicTime = .now) -> Step {
-        guard state == .routed else { return .more }
-        if let target, target.endpoint.server.address == address {
-            target.requestFailedToConnect(at: now)
-            failed.append(target.endpoint.id)
-        }
+    public func endpointFailed(now: MonotonicTime = .now) -> Step {
+        guard state == .routed, let target else { return .more }
+        target.requestFailedToConnect(at: now)
+        failed.append(target.endpoint.id)
         release()
         guard failed.count < router.configuration.maximumAttempts else {
             return reject(.badGateway("\(failed.count) model servers could not be reached."))
@@ -147,13 +145,20 @@ public final class RequestSession {
     // MARK: - The response
 
     /// The head of the response came: the prompt is computed, and what a further try would need
-    /// is let go.
-    public func responseStarted(status: Int) {
+    /// is let go. `server` is who answered, if the data plane tells: it may have gone on to a
+    /// fallback.
+    public func responseStarted(status: Int, servedBy server: SocketAddress? = nil) {
         guard state == .routed else { return }
         self.status = status
         body = []
         request = nil
         endPrefill()
+        guard let server, let target, target.endpoint.server.address != server,
+            let fallback = router.pool.snapshot.member(at: server)
+        else { return }
+        fallback.requestStarted()
+        target.requestEnded()
+        self.target = fallback
     }
 
     /// A piece of the response's body passed by.
@@ -168,6 +173,8 @@ public final class RequestSession {
     /// The request is over. Only the first call counts.
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
+            // Counted as understood, and gone before it went anywhere.
+            if state == .tokenizing { metrics?.error(499) }
             state = .ended
             return
         }
@@ -266,7 +273,7 @@ public final class RequestSession {
             span?.end()
             desk.clear()
         }
-        desk.lay(request) { member in
+        desk.lay(request, at: began) { member in
             !failed.contains(member.endpoint.id)
                 && (subset?.contains(member.endpoint.server.address) ?? true)
         }
@@ -290,7 +297,7 @@ public final class RequestSession {
             result, in: desk.cycle.context, model: metrics, took: MonotonicTime.now - began)
         return Decision(
             endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
-            prefill: prefillTarget?.endpoint, headers: headers, body: .unchanged, model: model,
+            prefill: prefillTarget?.endpoint, headers: headers, model: model,
             targetModel: request.targetModel, requestID: requestID,
             scores: desk.cycle.scoreRecords ?? [])
     }
@@ -304,9 +311,9 @@ public final class RequestSession {
     }
 
     private func apiError(_ failure: SchedulingFailure) -> APIError {
-        switch failure {
-        case .noEndpoints where !failed.isEmpty:
-            .badGateway("No model server could be reached.")
+        // Whatever rules the rest out: there was one that should have worked.
+        guard failed.isEmpty else { return .badGateway("No model server could be reached.") }
+        return switch failure {
         case .noEndpoints:
             .dropped(status: 503, reason: .noEndpoints, "There is no model server to take this.")
         case .filtered(let profile, let filter):

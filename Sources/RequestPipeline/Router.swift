@@ -1,4 +1,4 @@
-import Core
+public import Core
 public import ModelServers
 public import Scheduling
 import Synchronization
@@ -56,21 +56,21 @@ public final class Router: Sendable {
         seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))
     }
 
+    /// The endpoint of the pool at an address.
+    public func endpoint(at address: SocketAddress) -> Endpoint? {
+        pool.snapshot.member(at: address)?.endpoint
+    }
+
     /// Runs `body` with a desk that is no one else's meanwhile.
     func withDesk<Result, Failure>(
         _ body: (Desk) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         let desk =
             desks.withLock { $0.popLast() }
-            ?? Desk(snapshot: pool.snapshot, seed: randomNumber())
+            ?? Desk(snapshot: pool.snapshot, seed: seeds.withLock { $0.next() })
         defer { desks.withLock { $0.append(desk) } }
         pool.refresh(&desk.snapshot)
         return try body(desk)
-    }
-
-    /// A number from the router's own random source.
-    func randomNumber() -> UInt64 {
-        seeds.withLock { $0.next() }
     }
 }
 
@@ -87,8 +87,11 @@ final class Desk: @unchecked Sendable {
     }
 
     /// Puts a request and the state of the pool on the desk.
-    func lay(_ request: SchedulingRequest, isEligible: (PoolMember) -> Bool) {
+    func lay(
+        _ request: SchedulingRequest, at now: MonotonicTime, isEligible: (PoolMember) -> Bool
+    ) {
         cycle.lay(request, over: snapshot, isEligible: isEligible)
+        cycle.context.levelStaleLoads(at: now)
     }
 
     /// Lets go of the request, whose prompt may be long.

@@ -9,6 +9,8 @@ public final class RouterMetrics: Sendable {
     /// Prompts whose token ids no engine told.
     let tokenizeFailures: Counter
 
+    private static let maximumNameBytes = 256
+
     private let scheduling: Histogram
     private let hitRatio: Histogram
     private let families: ModelMetrics.Families
@@ -32,7 +34,9 @@ public final class RouterMetrics: Sendable {
 
     /// The metrics of one model; the name is the client's.
     func model(_ name: String) -> ModelMetrics {
-        models.withLock { models in
+        // The client may have made it up, and it is kept.
+        let name = name.utf8.count <= Self.maximumNameBytes ? name : "other"
+        return models.withLock { models in
             if let metrics = models[name] { return metrics }
             let metrics = ModelMetrics(families, model: name)
             // Beyond the limit of label sets names share one series, and need not be kept.

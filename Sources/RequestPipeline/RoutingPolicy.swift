@@ -58,9 +58,13 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
         lines += [
             "- type: disagg-profile-handler", "  parameters: {deciders: {prefill: \(decider)}}",
         ]
-        for stage in ["decode", "prefill"] {
-            // A picker for each stage: they must not take turns from each other.
-            lines += ["- type: \(stage)-filter", "- {type: \(picker), name: \(stage)-picker}"]
+        // A picker for each stage: they must not take turns from each other. The second prefill
+        // endpoint is for the sidecar, should the first fail.
+        for (stage, count) in [("decode", 1), ("prefill", 2)] {
+            lines += [
+                "- type: \(stage)-filter", "- type: \(picker)", "  name: \(stage)-picker",
+                "  parameters: {maxNumOfEndpoints: \(count)}",
+            ]
         }
         lines.append("schedulingProfiles:")
         for (stage, scorers) in [("decode", decodeScorers), ("prefill", prefillScorers)] {

@@ -27,16 +27,8 @@ public struct TokenizeRequest: Sendable {
     public var maximumResponseBytes: Int
 }
 
-/// Where a request goes, and how.
+/// Where a request goes, and how. The body goes as it came: ``RequestSession/body``.
 public struct Decision: Sendable {
-    /// What is sent as the body.
-    public enum Body: Sendable {
-        /// What the client sent: ``RequestSession/body``.
-        case unchanged
-        /// Something else; `content-length` changes with it.
-        case replaced([UInt8])
-    }
-
     /// Where the request goes.
     public var endpoint: Endpoint
     /// Where else it may go, the best first; for `x-gateway-destination-endpoint`.
@@ -45,8 +37,6 @@ public struct Decision: Sendable {
     public var prefill: Endpoint?
     /// Changes to the request's headers.
     public var headers: [HeaderMutation]
-    /// What is sent as the body.
-    public var body: Body
     /// The model that the client asked for; empty if the request names none.
     public var model: String
     /// The model that the endpoint is asked for.

@@ -142,8 +142,10 @@ enum Request {
         field(2, headerMap(headers) + (end ? [0x18, 1] : [])) + metadata
     }
 
-    static func responseHeaders(_ headers: [(String, String)], end: Bool = false) -> [UInt8] {
-        field(3, headerMap(headers) + (end ? [0x18, 1] : []))
+    static func responseHeaders(
+        _ headers: [(String, String)], end: Bool = false, metadata: [UInt8] = []
+    ) -> [UInt8] {
+        field(3, headerMap(headers) + (end ? [0x18, 1] : [])) + metadata
     }
 
     static func requestBody(_ body: some Sequence<UInt8>, end: Bool = false) -> [UInt8] {
@@ -160,9 +162,19 @@ enum Request {
     /// metadata_context with the subset hint.
     static func subset(_ endpoints: [String]) -> [UInt8] {
         let values = endpoints.flatMap { field(1, field(3, Array($0.utf8))) }
-        let key = "x-gateway-destination-endpoint-subset"
-        let hint = field(1, field(1, Array(key.utf8)) + field(2, field(6, values)))
-        return field(8, field(1, field(1, Array("envoy.lb.subset_hint".utf8)) + field(2, hint)))
+        return metadata(
+            "envoy.lb.subset_hint", "x-gateway-destination-endpoint-subset", field(6, values))
+    }
+
+    /// metadata_context with the endpoint that served the request.
+    static func served(by endpoint: String) -> [UInt8] {
+        metadata(
+            "envoy.lb", "x-gateway-destination-endpoint-served", field(3, Array(endpoint.utf8)))
+    }
+
+    private static func metadata(_ name: String, _ key: String, _ value: [UInt8]) -> [UInt8] {
+        let entry = field(1, field(1, Array(key.utf8)) + field(2, value))
+        return field(8, field(1, field(1, Array(name.utf8)) + field(2, entry)))
     }
 
     private static func headerMap(_ headers: [(String, String)]) -> [UInt8] {

@@ -44,7 +44,8 @@ struct Fixture {
             configuration: router)
     }
 
-    var inFlightCount: Int { pool.snapshot.members.map(\.inFlightCount).reduce(0, +) }
+    var inFlight: [Int] { pool.snapshot.members.map(\.inFlightCount) }
+    var inFlightCount: Int { inFlight.reduce(0, +) }
 }
 
 /// Picks the candidates in the order of the pool.

@@ -224,6 +224,19 @@ import Testing
         #expect(conversation.session.isComplete)
     }
 
+    @Test func aRequestIsInFlightWhereItWasServed() throws {
+        let fixture = try Fixture(plugins: "{type: two-picker}")
+        let conversation = Conversation(fixture)
+        try conversation.post()
+        #expect(fixture.inFlight == [1, 0, 0])
+        try conversation.send(
+            Request.responseHeaders(
+                [(":status", "200")], metadata: Request.served(by: "10.0.0.2:8000")))
+        #expect(fixture.inFlight == [0, 1, 0])
+        try conversation.send(Request.responseBody("", end: true))
+        #expect(fixture.inFlight == [0, 0, 0])
+    }
+
     @Test func responsesMayEndWithHeadersOrTrailers() throws {
         let fixture = try Fixture()
         let short = Conversation(fixture)
@@ -288,6 +301,8 @@ import Testing
         try conversation.send(Request.requestHeaders(completion))
         let headers = try conversation.send(Request.responseHeaders([(":status", "408")]))
         #expect(headers.count == 1)
+        #expect(try conversation.send(Request.requestBody("late".utf8)).isEmpty)
+        #expect(conversation.status == nil)
         let body = try conversation.send(Request.responseBody("timeout", end: true))
         #expect(body == [.body(.response, Array("timeout".utf8), endOfStream: true)])
         #expect(conversation.session.isComplete)

@@ -59,12 +59,18 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     }
 
     @Test func namesTheEndpointsIfAskedTo() async throws {
-        let stage = try await Stage(engines: 1) { $0.revealsEndpoints = true }
-        let call = stage.client.send("GET", "/v1/models")
-        let request = try await stage.engines[0].next()
-        #expect(request.head.method == "GET")
-        request.respond(200)
-        #expect(try await call.response().headers[first: "x-llmd-decode"] == "engine-0")
+        let stage = try await Stage(engines: 2) { $0.revealsEndpoints = true }
+        for (told, name) in [
+            (nil, nil), (stage.engines[1].address.description, "engine-1"), ("10.0.0.9:1", nil),
+        ] {
+            let call = stage.client.send("GET", "/v1/models")
+            let request = try await stage.engines[0].next()
+            #expect(request.head.method == "GET")
+            request.respond(200, told.map { ["x-llmd-prefill": $0] } ?? [:])
+            let headers = try await call.response().headers
+            #expect(headers[first: "x-llmd-decode"] == "engine-0")
+            #expect(headers.values(of: "x-llmd-prefill") == (name.map { [$0] } ?? []))
+        }
         await stage.stop()
     }
 
@@ -167,6 +173,33 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
         // The request was seen, and may be what broke the engine.
         #expect(!stage.engines[1].hasRequests)
         #expect(stage.inFlightCount == 0)
+        await stage.stop()
+    }
+
+    /// A server closed an idle connection as the request came, and is gone.
+    @Test func aRequestLostWithAnIdleConnectionMovesOnOnce() async throws {
+        let stage = try await Stage(engines: 3) { $0.client.idleCloseWindow = .seconds(60) }
+        for engine in stage.engines.indices { try await stage.serveOne(by: engine) }
+        let call = stage.client.send("POST", "/v1/completions", body: completion)
+        _ = try await stage.engines[0].next()
+        await stage.engines[0].stop()
+        let moved = try await stage.engines[1].next()
+        #expect(moved.body == completion)
+        await stage.engines[1].stop()
+        #expect(try await call.response().status == 502)
+        #expect(!stage.engines[2].hasRequests)
+        #expect(stage.inFlightCount == 0)
+        await stage.stop()
+    }
+
+    @Test func anEngineThatDiesLaterTakesTheRequestWithIt() async throws {
+        let stage = try await Stage(engines: 2) { $0.client.idleCloseWindow = .zero }
+        try await stage.serveOne(by: 0)
+        let call = stage.client.send("POST", "/v1/completions", body: completion)
+        _ = try await stage.engines[0].next()
+        await stage.engines[0].stop()
+        #expect(try await call.response().status == 502)
+        #expect(!stage.engines[1].hasRequests)
         await stage.stop()
     }
 
@@ -353,6 +386,18 @@ private struct Stage {
     }
 
     var inFlightCount: Int { pool.snapshot.members.map(\.inFlightCount).reduce(0, +) }
+
+    /// Has one engine answer a request, so that the gateway keeps a connection to it.
+    func serveOne(by engine: Int) async throws {
+        let servers = engines.enumerated().map {
+            ModelServer(name: "engine-\($0.offset)", address: $0.element.address)
+        }
+        pool.update([servers[engine]])
+        let call = client.send("GET", "/v1/models")
+        try await engines[engine].next().respond(200)
+        #expect(try await call.response().status == 200)
+        pool.update(servers)
+    }
 
     /// Lets every loop turn round.
     func ping() async throws {

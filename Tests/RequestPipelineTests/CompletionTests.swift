@@ -33,9 +33,7 @@ struct SeededGenerator: RandomNumberGenerator {
             switch Int.random(in: 0..<7, using: &random) {
             case 0: sessions[index].1 = session.tokenized(.success(Array(0..<40)))
             case 1:
-                if let decision = step.decision {
-                    sessions[index].1 = session.endpointFailed(decision.endpoint.server.address)
-                }
+                if step.decision != nil { sessions[index].1 = session.endpointFailed() }
             case 2:
                 session.responseStarted(status: 200)
                 session.respond("data: x\n\n")
