@@ -15,7 +15,8 @@ static void run(ct_task *task);
 static void ready(ct_source *source, uint32_t events);
 
 ct_status ct_conn_open(
-    ct_conn *conn, ct_engine *engine, const ct_conn_ops *ops, int fd, int is_local, int is_serial) {
+    ct_conn *conn, ct_engine *engine, const ct_conn_ops *ops, int fd, int is_local,
+    int is_serving) {
     ct_link_init(&conn->task.node);
     ct_link_init(&conn->node);
     conn->task.run = run;
@@ -26,9 +27,9 @@ ct_status ct_conn_open(
     conn->passed_fd = -1;
     conn->output_fd = -1;
     conn->is_local = (uint8_t)is_local;
-    conn->is_serial = (uint8_t)is_serial;
-    conn->progress_ns = ct_now_ns();
-    conn->received_ns = conn->progress_ns;
+    conn->is_serving = (uint8_t)is_serving;
+    conn->sent_ns = ct_now_ns();
+    conn->received_ns = conn->sent_ns;
     return ct_engine_watch(
         engine, &conn->source, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
@@ -94,6 +95,15 @@ static ct_status moved_bytes(ssize_t result, uint8_t *is_ready, size_t *bytes_p)
     return CT_OK;
 }
 
+// The listening side has said nothing for a lease, so the connecting side has heard nothing for at
+// least as long and has given it up: what is still to be read was sent by somebody who wants it no
+// more. Bytes that come in prove nothing, for they may have waited while the thread stood still;
+// neither does a clock that is read behind a call in which it may have stood. No promise rests on
+// this: the thread may stand still behind any check (ledger.h).
+static int is_given_up(const ct_conn *conn, uint64_t now_ns) {
+    return conn->is_serving && now_ns - conn->sent_ns > conn->engine->params.lease_ns;
+}
+
 static ct_status send_some(ct_conn *conn, uint64_t *budget) {
     struct iovec vectors[CT_VECTORS_MAX + 1];
     size_t count = 0;
@@ -116,6 +126,10 @@ static ct_status send_some(ct_conn *conn, uint64_t *budget) {
         header->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(header), &conn->output_fd, sizeof(int));
     }
+    uint64_t begin_ns = ct_now_ns();
+    if (is_given_up(conn, begin_ns)) {
+        return CT_EPEERDEAD;
+    }
     size_t bytes;
     ct_status status = moved_bytes(
         sendmsg(conn->fd, &message, MSG_NOSIGNAL), &conn->is_writable, &bytes);
@@ -123,7 +137,7 @@ static ct_status send_some(ct_conn *conn, uint64_t *budget) {
         return status;
     }
     close_fd(&conn->output_fd);
-    conn->progress_ns = ct_now_ns();
+    conn->sent_ns = begin_ns;
     size_t of_frame = bytes < frame_bytes ? bytes : frame_bytes;
     uint64_t of_payload = bytes - of_frame;
     conn->output_sent += of_frame;
@@ -132,6 +146,7 @@ static ct_status send_some(ct_conn *conn, uint64_t *budget) {
     *budget -= of_payload < *budget ? of_payload : *budget;
     if (conn->output_sent == conn->output_bytes && conn->output_payload_bytes == 0) {
         conn->output_bytes = 0;
+        conn->ops->sent(conn);
     }
     return CT_OK;
 }
@@ -249,9 +264,7 @@ static ct_status receive_some(ct_conn *conn, uint64_t *budget) {
         message.msg_control = control;
         message.msg_controllen = CMSG_LEN(sizeof(int));
     }
-    // The timers of this turn may have run before the process was stopped: asked again here, as
-    // close to the reading as can be.
-    if (ct_now_ns() - conn->progress_ns > conn->engine->params.lease_ns) {
+    if (is_given_up(conn, ct_now_ns())) {
         return CT_EPEERDEAD;
     }
     ssize_t result = recvmsg(conn->fd, &message, MSG_CMSG_CLOEXEC);
@@ -272,14 +285,17 @@ static ct_status receive_some(ct_conn *conn, uint64_t *budget) {
         // A short read of a TCP socket emptied it: the next bytes come with a new edge.
         conn->is_readable = 0;
     }
-    conn->progress_ns = ct_now_ns();
-    conn->received_ns = conn->progress_ns;
+    conn->received_ns = ct_now_ns();
+    // Not even a sign of life is answered now: that would begin another lease.
+    if (is_given_up(conn, conn->received_ns)) {
+        return CT_EPEERDEAD;
+    }
     return consume(conn, bytes, budget);
 }
 
 // Whether a header is in, or bytes may be.
 static int may_receive(const ct_conn *conn) {
-    if (conn->is_serial && ct_conn_is_sending(conn)) {
+    if (conn->is_serving && ct_conn_is_sending(conn)) {
         return 0;
     }
     return conn->is_readable ||

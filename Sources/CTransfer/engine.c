@@ -181,8 +181,6 @@ static void *progress(void *argument) {
             source->ready(source, events[i].events);
         }
         run_commands(engine);
-        // Before any reading: a process that was stopped for longer than a lease has been given up,
-        // and must not apply what its peers sent before they did so.
         run_timers(engine);
         run_tasks(engine);
         free_closed(engine);

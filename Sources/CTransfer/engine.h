@@ -13,6 +13,7 @@
 #include "copy.h"
 #include "ctransfer.h"
 #include "frame.h"
+#include "ledger.h"
 #include "list.h"
 
 #pragma GCC visibility push(hidden)
@@ -53,6 +54,8 @@ typedef struct ct_conn_ops {
     ct_status (*frame)(ct_conn *conn);
     // The announced payload is in.
     ct_status (*payload)(ct_conn *conn);
+    // A frame has left; the callback may start the next at once.
+    void (*sent)(ct_conn *conn);
     // Nothing is being sent and the socket takes bytes; the callback may start one frame.
     ct_status (*idle)(ct_conn *conn);
     // The last callback. The connection is freed at the end of the engine's turn.
@@ -73,13 +76,13 @@ struct ct_conn {
     int fd;
     int passed_fd;         // came with the frame in hand; -1: none. Closed by the connection
     uint8_t is_local;      // AF_UNIX: may carry descriptors
-    uint8_t is_serial;     // does not read while it sends
+    uint8_t is_serving;    // the listening side: does not read while it sends, nor when given up
     uint8_t is_readable;   // as of the last edge
     uint8_t is_writable;
     uint8_t is_hung_up;
     uint8_t is_closed;
-    uint64_t progress_ns;  // when bytes last moved
-    uint64_t received_ns;  // when bytes last came in
+    uint64_t sent_ns;      // before the last send that took bytes; at first, when it was opened
+    uint64_t received_ns;  // after the last receive that brought bytes
 
     ct_conn_input input;
     size_t input_have;  // of the header or the body
@@ -102,7 +105,7 @@ struct ct_conn {
 // Takes over `fd`, which is non-blocking; on failure the caller keeps it. `conn` is the first
 // member of its owner's allocation.
 ct_status ct_conn_open(
-    ct_conn *conn, ct_engine *engine, const ct_conn_ops *ops, int fd, int is_local, int is_serial);
+    ct_conn *conn, ct_engine *engine, const ct_conn_ops *ops, int fd, int is_local, int is_serving);
 // Ends the connection; `closed` is called before it returns. A closed connection is left alone.
 void ct_conn_close(ct_conn *conn, ct_status status);
 // Gives the connection a turn.
@@ -125,12 +128,16 @@ static inline int ct_conn_is_sending(const ct_conn *conn) {
 struct ct_pool {
     ct_command publish;
     ct_command withdraw;
+    ct_command fence;
     ct_engine *engine;  // [const]
     ct_region region;   // [const]
     ct_plane plane;     // [const] whole blocks
     uint8_t *memory;    // [const]
+    ct_ledger *ledger;  // [const] behind the blocks
     int fd;             // [const] sealed memfd
     uint32_t users;     // [lock] transfers that are not final, plus one until it is released
+    uint8_t is_fencing;             // [lock] `fence` is queued
+    _Atomic uint64_t served_epoch;  // fences that every connection has heard of
 };
 
 // A place in the engine's region table. Outlives its pool, so that peers hear of the end.
@@ -170,6 +177,7 @@ typedef struct ct_transfer {
     ct_status status;   // of a transfer that is draining
     uint8_t is_cancelled;  // [lock]
     ct_region region;
+    uint64_t epoch;     // in which the peer gave the remote blocks
     ct_view local;
     ct_view remote;     // base is set by the memfd path
     uint32_t block_count;
@@ -273,7 +281,8 @@ typedef enum ct_peer_state { CT_PEER_CONNECTING, CT_PEER_UP, CT_PEER_DOWN } ct_p
 
 typedef struct ct_peer_region {
     ct_region region;  // generation 0: none
-    uint8_t *memory;   // memfd: the mapping
+    uint8_t *memory;   // memfd: the mapping, ledger included; NULL: none
+    int fd;            // memfd: of a description that nobody else has, as long as it is mapped
 } ct_peer_region;
 
 struct ct_peer {
@@ -351,6 +360,7 @@ typedef struct ct_server {
     uint8_t is_refused;  // closes once the answer is sent
     uint8_t is_subscribed;
     uint8_t has_sent_ready;
+    uint8_t sends_data;  // a DATA frame is leaving; DONE follows
     uint64_t region_change;  // the newest that the peer was told
     ct_status status;        // of the blocks in hand
     const ct_pool *pool;     // whose bytes are moving; NULL: none
@@ -363,6 +373,8 @@ void ct_server_accept(ct_engine *engine, int listener, int is_local);
 void ct_server_timers(ct_server *server, uint64_t now_ns);
 // A region changed; `pool` is set where it is withdrawn.
 void ct_servers_region_changed(ct_engine *engine, const ct_pool *withdrawn);
+// Blocks were taken back: no connection writes to them from here on.
+void ct_servers_fenced(ct_engine *engine, const ct_pool *pool);
 
 // ---- The engine (engine.c, listen.c) ----
 

@@ -147,12 +147,14 @@ ct_status ct_region_change_decode(
 }
 
 uint32_t ct_list_encode(
-    const ct_region *region, const ct_view *view, uint32_t first, uint32_t count, uint8_t *body) {
+    const ct_region *region, uint64_t epoch, const ct_view *view, uint32_t first, uint32_t count,
+    uint8_t *body) {
     put_u32(body, region->id);
     put_u32(body + 4, view->ids != NULL);
     put_u64(body + 8, region->generation);
-    put_u32(body + 16, count);
-    put_u32(body + 20, view->plane_count);
+    put_u64(body + 16, epoch);
+    put_u32(body + 24, count);
+    put_u32(body + 28, view->plane_count);
     uint8_t *at = body + CT_LIST_FIXED_BYTES;
     for (uint32_t i = 0; i < view->plane_count; i++, at += CT_PLANE_BYTES) {
         const ct_plane *plane = &view->planes[i];
@@ -174,8 +176,9 @@ ct_status ct_list_decode(const ct_header *header, const uint8_t *body, ct_list *
     list->region_id = get_u32(body);
     list->has_ids = get_u32(body + 4);
     list->generation = get_u64(body + 8);
-    list->block_count = get_u32(body + 16);
-    list->plane_count = get_u32(body + 20);
+    list->epoch = get_u64(body + 16);
+    list->block_count = get_u32(body + 24);
+    list->plane_count = get_u32(body + 28);
     if (list->has_ids > 1 || list->block_count == 0 || list->block_count > CT_LIST_BLOCKS_MAX ||
         list->plane_count == 0 || list->plane_count > CT_PLANES_MAX ||
         header->body_bytes != CT_LIST_FIXED_BYTES + list->plane_count * CT_PLANE_BYTES +

@@ -14,12 +14,14 @@
 //              same-host channel a published region carries its file descriptor
 //   READY      the table is complete so far
 //   PING       PONG answers
-//   READ       body: a list of blocks; DATA answers, with their bytes as payload
+//   READ       body: a list of blocks; DATA answers, with their bytes as payload, and behind it
+//              DONE: whether the blocks were not taken back before the last byte was copied. A DATA
+//              with an error has neither
 //   WRITE      body: a list of blocks; payload: their bytes; DONE answers
 //   NOTIFY     body: 1 to 256 bytes for the application; DONE answers
 //
-// A list: region id u32, has_ids u32, generation u64, block_count u32, plane_count u32, then per
-// plane offset u64, stride u64, length u64, then block_count ids u32 if has_ids is 1.
+// A list: region id u32, has_ids u32, generation u64, epoch u64, block_count u32, plane_count u32,
+// then per plane offset u64, stride u64, length u64, then block_count ids u32 if has_ids is 1.
 #ifndef CT_FRAME_H
 #define CT_FRAME_H
 
@@ -28,10 +30,10 @@
 
 #pragma GCC visibility push(hidden)
 
-#define CT_PROTOCOL_VERSION 1
+#define CT_PROTOCOL_VERSION 2
 #define CT_LIST_BLOCKS_MAX 2048
 #define CT_HEADER_BYTES 32
-#define CT_LIST_FIXED_BYTES 24
+#define CT_LIST_FIXED_BYTES 32
 #define CT_PLANE_BYTES 24
 #define CT_BODY_MAX_BYTES                                                                          \
     (CT_LIST_FIXED_BYTES + CT_PLANES_MAX * CT_PLANE_BYTES + CT_LIST_BLOCKS_MAX * 4)
@@ -76,6 +78,7 @@ typedef struct ct_list {
     uint32_t plane_count;
     uint32_t has_ids;
     uint64_t generation;
+    uint64_t epoch;
     uint64_t total_bytes;
     ct_plane planes[CT_PLANES_MAX];
     uint32_t ids[CT_LIST_BLOCKS_MAX];
@@ -97,7 +100,8 @@ ct_status ct_region_change_decode(
 
 // The blocks [first, first + count) of a view; count is at most CT_LIST_BLOCKS_MAX.
 uint32_t ct_list_encode(
-    const ct_region *region, const ct_view *view, uint32_t first, uint32_t count, uint8_t *body);
+    const ct_region *region, uint64_t epoch, const ct_view *view, uint32_t first, uint32_t count,
+    uint8_t *body);
 
 // Checks all but the bounds of the region. For a WRITE the payload is exactly the blocks' bytes.
 // On failure the list holds nothing of use.

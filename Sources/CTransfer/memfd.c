@@ -29,27 +29,34 @@ static void welcomed(ct_peer *peer, ct_stream *stream) {
 
 static ct_status region_added(ct_peer *peer, uint32_t region_id, int fd) {
     ct_peer_region *slot = &peer->regions[region_id];
+    uint64_t bytes = ct_ledger_file_bytes(&slot->region);
     struct stat file;
     int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
     // Without the seal the owner could shrink the file and a copy would die of SIGBUS.
-    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &file) != 0 ||
-        (uint64_t)file.st_size < slot->region.size_bytes) {
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &file) != 0 || bytes == 0 ||
+        (uint64_t)file.st_size < bytes) {
         return CT_EPROTOCOL;
     }
-    void *memory =
-        mmap(NULL, slot->region.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int own_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    void *memory = own_fd < 0 ? MAP_FAILED
+                              : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, own_fd, 0);
     if (memory == MAP_FAILED) {
+        if (own_fd >= 0) {
+            close(own_fd);
+        }
         return CT_ENOMEM;
     }
-    madvise(memory, slot->region.size_bytes, MADV_HUGEPAGE);
+    madvise(memory, bytes, MADV_HUGEPAGE);
     slot->memory = memory;
+    slot->fd = own_fd;
     return CT_OK;
 }
 
 static void region_removed(ct_peer *peer, uint32_t region_id) {
     ct_peer_region *slot = &peer->regions[region_id];
     if (slot->memory != NULL) {
-        munmap(slot->memory, slot->region.size_bytes);
+        munmap(slot->memory, ct_ledger_file_bytes(&slot->region));
+        close(slot->fd);
         slot->memory = NULL;
     }
 }
@@ -78,9 +85,7 @@ static int stop(ct_transfer *transfer) {
     return 1;
 }
 
-static void copy_slice(ct_task *task) {
-    ct_transfer *transfer = ct_container(task, ct_transfer, copy);
-    uint64_t budget = CT_SLICE_BYTES;
+static void copy_bytes(ct_transfer *transfer, uint64_t budget) {
     while (budget > 0 && !ct_cursor_at_end(&transfer->source)) {
         struct iovec source = ct_cursor_slice(&transfer->source);
         struct iovec target = ct_cursor_slice(&transfer->target);
@@ -89,6 +94,43 @@ static void copy_slice(ct_task *task) {
         ct_cursor_skip(&transfer->source, bytes);
         ct_cursor_skip(&transfer->target, bytes);
         budget -= bytes;
+    }
+}
+
+// Copies one slice, unless the peer has taken blocks of it back. CT_ESTALE says that it has, and
+// that nothing is known of what a read brought; ledger.h says why that is all there is to it.
+static ct_status copy_current(ct_transfer *transfer) {
+    const ct_peer_region *region = &transfer->peer->regions[transfer->region.id];
+    const ct_ledger *ledger = ct_ledger_of(region->memory, &region->region);
+    uint32_t first = transfer->source.block;
+    // The slice may begin and end within a block.
+    uint64_t count = CT_SLICE_BYTES / transfer->block_bytes + 2;
+    uint64_t left = transfer->block_count - first;
+    uint32_t end = first + (uint32_t)(count < left ? count : left);
+    int writes = transfer->operation == CT_WRITE;
+    uint64_t lock;
+    ct_status status = writes ? ct_ledger_enter(ledger, region->fd, &lock) : CT_OK;
+    if (status != CT_OK) {
+        return status;
+    }
+    const ct_view *remote = &transfer->remote;
+    int holds = ct_ledger_holds(ledger, &region->region, remote, first, end, transfer->epoch);
+    if (holds) {
+        copy_bytes(transfer, CT_SLICE_BYTES);
+        holds = ct_ledger_holds(ledger, &region->region, remote, first, end, transfer->epoch);
+    }
+    if (writes) {
+        ct_ledger_leave(region->fd, lock);
+    }
+    return holds ? CT_OK : CT_ESTALE;
+}
+
+static void copy_slice(ct_task *task) {
+    ct_transfer *transfer = ct_container(task, ct_transfer, copy);
+    ct_status status = copy_current(transfer);
+    if (status != CT_OK) {
+        ct_transfer_fail(transfer, status);
+        return;
     }
     uint32_t done = transfer->source.block;
     ct_transfer_mark_done(transfer, transfer->done_count, done - transfer->done_count);

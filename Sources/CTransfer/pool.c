@@ -38,6 +38,17 @@ static void withdraw(ct_command *command) {
     ct_pool_drop(pool);
 }
 
+static void fence(ct_command *command) {
+    ct_pool *pool = ct_container(command, ct_pool, fence);
+    ct_engine *engine = pool->engine;
+    pthread_mutex_lock(&engine->lock);
+    pool->is_fencing = 0;
+    uint64_t epoch = atomic_load(&pool->ledger->epoch);
+    pthread_mutex_unlock(&engine->lock);
+    ct_servers_fenced(engine, pool);
+    atomic_store(&pool->served_epoch, epoch);
+}
+
 // Reserves a region id and a generation. Time makes generations differ across restarts too.
 static ct_status name_region(ct_engine *engine, ct_region *region) {
     struct timespec time;
@@ -58,9 +69,13 @@ static ct_status name_region(ct_engine *engine, ct_region *region) {
 
 ct_status ct_pool_create(
     ct_engine *engine, uint64_t block_bytes, uint64_t block_count, ct_pool **pool_p) {
-    uint64_t bytes;
+    ct_region region = {.block_bytes = block_bytes};
     if (block_bytes == 0 || block_count == 0 ||
-        __builtin_mul_overflow(block_bytes, block_count, &bytes) || bytes > INT64_MAX) {
+        __builtin_mul_overflow(block_bytes, block_count, &region.size_bytes)) {
+        return CT_EINVAL;
+    }
+    uint64_t bytes = ct_ledger_file_bytes(&region);
+    if (bytes == 0) {
         return CT_EINVAL;
     }
     ct_pool *pool = calloc(1, sizeof(*pool));
@@ -68,7 +83,6 @@ ct_status ct_pool_create(
     void *memory = fd < 0 ? MAP_FAILED
                           : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     ct_status status = pool == NULL || memory == MAP_FAILED ? CT_ENOMEM : CT_OK;
-    ct_region region = {.size_bytes = bytes, .block_bytes = block_bytes};
     if (status == CT_OK) {
         status = name_region(engine, &region);
     }
@@ -87,10 +101,12 @@ ct_status ct_pool_create(
     *pool = (ct_pool){
         .publish.run = publish,
         .withdraw.run = withdraw,
+        .fence.run = fence,
         .engine = engine,
         .region = region,
         .plane = {.stride_bytes = block_bytes, .length_bytes = block_bytes},
         .memory = memory,
+        .ledger = ct_ledger_of(memory, &region),
         .fd = fd,
         .users = 1,
     };
@@ -119,8 +135,35 @@ ct_region ct_pool_region(const ct_pool *pool) {
     return pool->region;
 }
 
+uint64_t ct_pool_epoch(const ct_pool *pool) {
+    return atomic_load(&pool->ledger->epoch);
+}
+
+ct_status ct_pool_fence(
+    ct_pool *pool, const uint32_t *blocks, size_t block_count, uint64_t *epoch_p) {
+    ct_engine *engine = pool->engine;
+    for (size_t i = 0; i < block_count; i++) {
+        if (blocks[i] >= pool->region.size_bytes / pool->region.block_bytes) {
+            return CT_ERANGE;
+        }
+    }
+    pthread_mutex_lock(&engine->lock);
+    uint64_t epoch = ct_ledger_renew(pool->ledger, blocks, block_count);
+    if (!pool->is_fencing) {
+        pool->is_fencing = 1;
+        ct_engine_command_locked(engine, &pool->fence);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    *epoch_p = epoch;
+    return CT_OK;
+}
+
+uint64_t ct_pool_settled(const ct_pool *pool) {
+    return ct_ledger_oldest_writer(pool->fd, atomic_load(&pool->served_epoch));
+}
+
 void ct_pool_free(ct_pool *pool) {
-    munmap(pool->memory, pool->region.size_bytes);
+    munmap(pool->memory, ct_ledger_file_bytes(&pool->region));
     close(pool->fd);
     free(pool);
 }

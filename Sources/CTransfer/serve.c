@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,10 +15,11 @@
 
 static ct_status frame(ct_conn *conn);
 static ct_status payload(ct_conn *conn);
+static void sent(ct_conn *conn);
 static ct_status idle(ct_conn *conn);
 static void closed(ct_conn *conn, ct_status status);
 
-static const ct_conn_ops ops = {frame, payload, idle, closed};
+static const ct_conn_ops ops = {frame, payload, sent, idle, closed};
 
 static void answer(ct_server *server, ct_header header, const ct_cursor *cursor) {
     header.request = server->conn.header.request;
@@ -45,6 +47,13 @@ static ct_status hello(ct_server *server) {
     return CT_OK;
 }
 
+// Whether the blocks in hand are still those that the peer was given.
+static int are_current(const ct_server *server) {
+    return ct_ledger_holds(
+        server->pool->ledger, &server->pool->region, &server->view, 0, server->list.block_count,
+        server->list.epoch);
+}
+
 // Finds the blocks that a request names, and counts the request.
 static ct_status locate(ct_server *server) {
     ct_engine *engine = server->conn.engine;
@@ -67,6 +76,7 @@ static ct_status locate(ct_server *server) {
             .ids = ids,
             .plane_count = list->plane_count,
         };
+        status = status == CT_OK && !are_current(server) ? CT_ESTALE : status;
     }
     pthread_mutex_lock(&engine->lock);
     engine->stats.refused_requests += status != CT_OK;
@@ -95,12 +105,27 @@ static ct_status blocks(ct_server *server) {
         .status = server->status,
         .payload_bytes = server->status == CT_OK ? server->list.total_bytes : 0,
     };
+    server->sends_data = server->status == CT_OK;
     answer(server, header, &cursor);
     return CT_OK;
 }
 
+// The kernel has copied the last byte of an answer. Only now is it known what the bytes are worth.
+static void sent(ct_conn *conn) {
+    ct_server *server = ct_container(conn, ct_server, conn);
+    if (server->sends_data) {
+        server->sends_data = 0;
+        ct_header header = {
+            .type = CT_FRAME_DONE, .status = are_current(server) ? CT_OK : CT_ESTALE};
+        answer(server, header, NULL);
+    }
+}
+
 static ct_status payload(ct_conn *conn) {
     ct_server *server = ct_container(conn, ct_server, conn);
+    if (server->status == CT_OK && !are_current(server)) {
+        server->status = CT_ESTALE;
+    }
     answer(server, (ct_header){.type = CT_FRAME_DONE, .status = server->status}, NULL);
     return CT_OK;
 }
@@ -173,11 +198,18 @@ static const ct_region_slot *next_change(const ct_server *server) {
     return next;
 }
 
+// A description of the same file for one peer alone: locks belong to descriptions (ledger.h).
+static int reopen(int fd) {
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
 static ct_status send_change(ct_server *server, const ct_region_slot *slot) {
     ct_conn *conn = &server->conn;
     int fd = -1;
     if (conn->is_local && slot->pool != NULL) {
-        fd = fcntl(slot->pool->fd, F_DUPFD_CLOEXEC, 0);
+        fd = reopen(slot->pool->fd);
         if (fd < 0) {
             return CT_ENOMEM;
         }
@@ -243,7 +275,7 @@ static void adopt(ct_engine *engine, int fd, int is_local) {
     }
     ct_link_append(&engine->servers, &server->conn.node);
     engine->server_count++;
-    ct_engine_arm(engine, server->conn.progress_ns + engine->params.lease_ns);
+    ct_engine_arm(engine, server->conn.sent_ns + engine->params.lease_ns);
 }
 
 void ct_server_accept(ct_engine *engine, int listener, int is_local) {
@@ -264,7 +296,7 @@ void ct_server_accept(ct_engine *engine, int listener, int is_local) {
 
 void ct_server_timers(ct_server *server, uint64_t now_ns) {
     ct_engine *engine = server->conn.engine;
-    uint64_t end_ns = server->conn.progress_ns + engine->params.lease_ns;
+    uint64_t end_ns = server->conn.sent_ns + engine->params.lease_ns;
     if (now_ns > end_ns) {
         ct_conn_close(&server->conn, CT_EPEERDEAD);
     } else {
@@ -281,6 +313,18 @@ void ct_servers_region_changed(ct_engine *engine, const ct_pool *withdrawn) {
             ct_conn_close(&server->conn, CT_ESTALE);
         } else if (server->is_subscribed) {
             ct_conn_wake(&server->conn);
+        }
+    }
+}
+
+void ct_servers_fenced(ct_engine *engine, const ct_pool *pool) {
+    for (ct_link *node = engine->servers.next; node != &engine->servers; node = node->next) {
+        ct_server *server = ct_container(node, ct_server, conn.node);
+        int is_writing = server->pool == pool && server->conn.input == CT_INPUT_PAYLOAD &&
+                         server->status == CT_OK;
+        if (is_writing && !are_current(server)) {
+            server->status = CT_ESTALE;
+            ct_conn_discard(&server->conn);
         }
     }
 }

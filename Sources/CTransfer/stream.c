@@ -6,10 +6,11 @@
 
 static ct_status frame(ct_conn *conn);
 static ct_status payload(ct_conn *conn);
+static void sent(ct_conn *conn);
 static ct_status idle(ct_conn *conn);
 static void closed(ct_conn *conn, ct_status status);
 
-static const ct_conn_ops ops = {frame, payload, idle, closed};
+static const ct_conn_ops ops = {frame, payload, sent, idle, closed};
 
 ct_status ct_stream_create(ct_peer *peer, int fd, int is_local, ct_stream **stream_p) {
     ct_stream *stream = calloc(1, sizeof(*stream));
@@ -131,6 +132,11 @@ static ct_status payload(ct_conn *conn) {
     ct_stream *stream = stream_of(conn);
     stream->peer->path->received(stream);
     return CT_OK;
+}
+
+// What is next is chosen when the socket takes bytes.
+static void sent(ct_conn *conn) {
+    (void)conn;
 }
 
 static void send_hello(ct_stream *stream) {

@@ -80,7 +80,8 @@ static void request(ct_stream *stream) {
         .type = writes ? CT_FRAME_WRITE : CT_FRAME_READ,
         .payload_bytes = writes ? bytes : 0,
         .body_bytes = ct_list_encode(
-            &transfer->region, &transfer->remote, first, count, ct_conn_body(&stream->conn)),
+            &transfer->region, transfer->epoch, &transfer->remote, first, count,
+            ct_conn_body(&stream->conn)),
     };
     ct_cursor cursor = ct_cursor_make(&transfer->local, first, first + count);
     ct_request request = {
@@ -139,8 +140,11 @@ static ct_status answered(ct_stream *stream) {
     return CT_OK;
 }
 
+// The bytes are in, but may be those of another use of the blocks: the peer has the last word.
 static void received(ct_stream *stream) {
-    complete(stream, CT_OK);
+    ct_request *request = ct_stream_oldest(stream);
+    request->answer = CT_FRAME_DONE;
+    request->payload_bytes = 0;
 }
 
 const ct_path_ops ct_tcp_ops = {

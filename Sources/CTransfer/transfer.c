@@ -93,6 +93,7 @@ static ct_transfer *create(const ct_transfer_params *params) {
     transfer->pool = count > 0 ? params->pool : NULL;
     transfer->operation = params->operation;
     transfer->region = params->region;
+    transfer->epoch = params->epoch;
     transfer->notification_bytes = params->notification_bytes;
     if (params->notification_bytes > 0) {
         memcpy(transfer->notification, params->notification, params->notification_bytes);
@@ -175,7 +176,8 @@ void ct_transfer_cancel(ct_engine *engine, uint64_t transfer_id) {
 
 int ct_transfer_take_cancel(ct_engine *engine, ct_transfer **transfer_p) {
     pthread_mutex_lock(&engine->lock);
-    int found = engine->cancel_count > 0;
+    // A transfer whose submission waits yet must not end before it begins: that comes first.
+    int found = engine->cancel_count > 0 && ct_link_is_empty(&engine->commands);
     if (found) {
         ct_transfer *transfer = find_locked(engine, engine->cancels[--engine->cancel_count]);
         // Once final, it may be polled and freed as soon as the lock is open.
@@ -280,6 +282,10 @@ static uint32_t list_failed(ct_transfer *transfer) {
     return count;
 }
 
+// The promise that a local block is not touched after this needs no clock: the one thread that
+// touches it comes here behind its last touch, wherever and however long it was stopped. What the
+// kernel still holds for it finds no request to belong to, or a closed connection. Remote blocks
+// are their owner's affair (ledger.h).
 void ct_transfer_finish(ct_transfer *transfer, ct_status status) {
     ct_engine *engine = transfer->engine;
     ct_peer *peer = transfer->peer;

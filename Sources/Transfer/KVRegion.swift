@@ -47,6 +47,30 @@ public final class KVRegion: Sendable {
             start: base + block * blockByteCount, count: blockByteCount)
     }
 
+    /// How often blocks have been fenced. Give it to a peer along with the numbers of blocks.
+    public var epoch: UInt64 { ct_pool_epoch(handle) }
+
+    /// Takes blocks back that peers may still hold, before other bytes go into them.
+    ///
+    /// From here on a transfer that names an earlier epoch fails on them with `stale`, even if it
+    /// has begun to copy: a peer that comes back late reads nothing wrong. Blocks that peers may
+    /// write to are the owner's once ``settledEpoch`` has reached the result.
+    ///
+    /// - Returns: the epoch that begins.
+    /// - Throws: `outOfRange`.
+    public func fence(_ blocks: [UInt32]) throws(TransferError) -> UInt64 {
+        var epoch: UInt64 = 0
+        let status = blocks.withUnsafeBufferPointer { blocks in
+            ct_pool_fence(handle, blocks.baseAddress, blocks.count, &epoch)
+        }
+        try TransferError.check(status)
+        return epoch
+    }
+
+    /// The newest epoch of which it is certain that no peer writes any more to a block that was
+    /// fenced in it or before.
+    public var settledEpoch: UInt64 { ct_pool_settled(handle) }
+
     /// How peers name this region.
     public var remote: RemoteRegion { RemoteRegion(ct_pool_region(handle)) }
 }

@@ -12,7 +12,8 @@ public enum TransferError: Error, Hashable, Sendable, CaseIterable {
     case noSuchRegion
     /// A block lies outside its region.
     case outOfRange
-    /// The region or the engine is of another generation: the peer restarted or reallocated.
+    /// The engine or the region is another one, for the peer restarted or reallocated, or the peer
+    /// took a block back.
     case stale
     /// The peer cannot be reached.
     case unreachable

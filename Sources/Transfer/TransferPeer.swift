@@ -45,6 +45,8 @@ public final class TransferPeer: Sendable {
     ///
     /// - Parameters:
     ///   - remoteBlocks: block numbers in `remote`.
+    ///   - epoch: of the remote region when its owner named the blocks; 0 for blocks that were never
+    ///     fenced.
     ///   - localBlocks: as many block numbers in `local`. They belong to the transfer until it is
     ///     finished.
     ///   - timeout: after which it ends with `deadlineExceeded`.
@@ -52,35 +54,37 @@ public final class TransferPeer: Sendable {
     ///     empty for none.
     /// - Throws: what is wrong with the parameters, or `queueFull`. No completion follows then.
     public func read(
-        _ remoteBlocks: [UInt32], of remote: RemoteRegion,
+        _ remoteBlocks: [UInt32], of remote: RemoteRegion, epoch: UInt64 = 0,
         into localBlocks: [UInt32], of local: KVRegion,
         timeout: Duration = .seconds(30), notification: [UInt8] = []
     ) throws(TransferError) -> TransferID {
         try submit(
-            ct_operation(CT_READ), localBlocks, local, remoteBlocks, remote, timeout, notification)
+            ct_operation(CT_READ), localBlocks, local, remoteBlocks, remote, epoch, timeout,
+            notification)
     }
 
     /// Writes local blocks over remote ones, pair by pair. Parameters and errors as for `read`.
     public func write(
         _ localBlocks: [UInt32], of local: KVRegion,
-        over remoteBlocks: [UInt32], of remote: RemoteRegion,
+        over remoteBlocks: [UInt32], of remote: RemoteRegion, epoch: UInt64 = 0,
         timeout: Duration = .seconds(30), notification: [UInt8] = []
     ) throws(TransferError) -> TransferID {
         try submit(
-            ct_operation(CT_WRITE), localBlocks, local, remoteBlocks, remote, timeout, notification)
+            ct_operation(CT_WRITE), localBlocks, local, remoteBlocks, remote, epoch, timeout,
+            notification)
     }
 
     /// Sends a notification alone. `.finished` follows when the peer has it.
     public func notify(
         _ notification: [UInt8], timeout: Duration = .seconds(30)
     ) throws(TransferError) -> TransferID {
-        try submit(ct_operation(CT_WRITE), [], nil, [], nil, timeout, notification)
+        try submit(ct_operation(CT_WRITE), [], nil, [], nil, 0, timeout, notification)
     }
 
     private func submit(
         _ operation: ct_operation, _ localBlocks: [UInt32], _ local: KVRegion?,
-        _ remoteBlocks: [UInt32], _ remote: RemoteRegion?, _ timeout: Duration,
-        _ notification: [UInt8]
+        _ remoteBlocks: [UInt32], _ remote: RemoteRegion?, _ epoch: UInt64,
+        _ timeout: Duration, _ notification: [UInt8]
     ) throws(TransferError) -> TransferID {
         guard localBlocks.count == remoteBlocks.count,
             let count = UInt32(exactly: localBlocks.count)
@@ -91,6 +95,7 @@ public final class TransferPeer: Sendable {
         params.peer = handle
         params.pool = local?.handle
         params.region = remote?.cValue ?? ct_region()
+        params.epoch = epoch
         params.block_count = count
         params.notification_bytes = notification.count
         params.timeout_ns = UInt64(clamping: timeout.nanoseconds)

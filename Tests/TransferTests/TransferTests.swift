@@ -102,6 +102,34 @@ struct TransferTests {
         #expect(pair.decode.statistics(of: path).transfers == 1)
     }
 
+    @Test(
+        "Blocks that were taken back are stale for those who hold them from before",
+        arguments: TransferPath.allCases)
+    func fence(path: TransferPath) throws {
+        let pair = try Pair(path)
+        pair.fill()
+        let given = pair.source.epoch
+        let epoch = try pair.source.fence([17])
+        #expect(epoch == given + 1)
+        #expect(pair.source.epoch == epoch)
+        #expect(throws: TransferError.outOfRange) { try pair.source.fence([64]) }
+
+        let remote = pair.source.remote
+        _ = try pair.peer.read([4, 17], of: remote, epoch: given, into: [0, 1], of: pair.target)
+        #expect(try pair.decodeEvents.nextCompletion().error == .stale)
+        _ = try pair.peer.write([2], of: pair.target, over: [17], of: remote, epoch: given)
+        #expect(try pair.decodeEvents.nextCompletion().error == .stale)
+        #expect(pair.source[17].allSatisfy { $0 == 18 })
+        _ = try pair.peer.read([4, 17], of: remote, epoch: epoch, into: [0, 1], of: pair.target)
+        #expect(try pair.decodeEvents.nextCompletion().error == nil)
+        #expect(pair.target[1].allSatisfy { $0 == 18 })
+        let end = MonotonicTime.now + .seconds(10)
+        while pair.source.settledEpoch < epoch {
+            try #require(.now < end, "the fence is not settled")
+            poll(nil, 0, 1)
+        }
+    }
+
     @Test("Blocks are written over remote ones", arguments: TransferPath.allCases)
     func writeScattered(path: TransferPath) throws {
         let pair = try Pair(path)

@@ -4,6 +4,7 @@
 //   Paths ............. ct_path_name
 //   Engine ............ ct_engine_create, _destroy, _identity, _listen, _descriptor, _poll, _stats
 //   Pools ............. ct_pool_create, _release, _memory, _region
+//   Reuse of blocks ... ct_pool_epoch, _fence, _settled
 //   Peers ............. ct_peer_connect, _release, _id, _describe, _regions
 //   Transfers ......... ct_transfer_submit, _cancel
 //
@@ -37,7 +38,7 @@ extern "C" {
     X(EAGAIN, -3, "a queue is full; try again after draining completions")                         \
     X(ENOTFOUND, -5, "the peer has no such region")                                                \
     X(ERANGE, -6, "a block lies outside its region")                                               \
-    X(ESTALE, -7, "the region or the engine is of another generation")                             \
+    X(ESTALE, -7, "the engine or the region is another one, or a block was taken back")            \
     X(EUNREACH, -8, "the peer cannot be reached")                                                  \
     X(EPEERDEAD, -9, "the peer closed its connection or stopped answering")                        \
     X(ETIMEDOUT, -10, "the deadline passed")                                                       \
@@ -130,7 +131,8 @@ typedef struct ct_event {
     ct_path path;                     // TRANSFER, PEER_UP
     uint32_t failed_count;            // TRANSFER
     const uint32_t *failed;           // TRANSFER: ascending positions in the block list that are
-                                      // not known to be complete at their destination
+                                      // not known to be complete at their destination. Those of a
+                                      // write may still change there until their owner fences them
     uint64_t transferred_bytes;       // TRANSFER: of the blocks that are complete
     uint64_t elapsed_ns;              // TRANSFER: from submit to final
 } ct_event;
@@ -188,6 +190,30 @@ void *ct_pool_memory(const ct_pool *pool);
 
 // How peers name this pool.
 ct_region ct_pool_region(const ct_pool *pool);
+
+// ---- Reuse of blocks ----
+
+// A peer that was given blocks may fall silent, be given up, and come back in the middle of a copy.
+// No lapse of time rules that out, so the owner says when blocks are no longer what they were:
+//
+//   1. Name blocks to a peer together with the epoch that the pool is in. The peer puts it into its
+//      transfers.
+//   2. Before other bytes go into blocks that a peer may still hold, fence them. From here on a
+//      transfer that names an earlier epoch does not succeed on them: it ends with CT_ESTALE, even
+//      if it has begun to copy. Blocks that peers only read may be reused at once.
+//   3. Blocks that peers may write to are reused once they are settled.
+
+// The pool's epoch now: how often blocks of it have been fenced.
+uint64_t ct_pool_epoch(const ct_pool *pool);
+
+// Takes blocks, by number, back from every peer that was given them. Begins the epoch written.
+ct_status ct_pool_fence(
+    ct_pool *pool, const uint32_t *blocks, size_t block_count, uint64_t *epoch_p);
+
+// The newest epoch of which it is certain that no peer writes any more to a block that was fenced
+// in it or before. Follows a fence within a turn of the engine's thread, except where a process of
+// this host has stopped in the middle of a write: then when it goes on or is killed.
+uint64_t ct_pool_settled(const ct_pool *pool);
 
 // ---- Peers ----
 
@@ -261,6 +287,8 @@ typedef struct ct_transfer_params {
     ct_peer *peer;
     ct_pool *pool;                  // local memory; of the same engine as the peer
     ct_region region;               // remote memory, as the peer published it
+    uint64_t epoch;                 // of the remote pool when its owner named the blocks; 0 for
+                                    // blocks that were never fenced
     ct_blocks local;
     ct_blocks remote;
     uint32_t block_count;           // 0 sends only the notification
@@ -279,8 +307,8 @@ ct_status ct_transfer_submit(
     ct_engine *engine, const ct_transfer_params *params, uint64_t *transfer_id_p);
 
 // Asks for an early end. The completion still comes: CT_ECANCELED, or whatever came first. A write
-// over TCP is final only when the peer can no longer apply it, at most a lease later; so it is at
-// its deadline. A transfer that is already final is left alone.
+// over TCP is final when the peer has answered what was sent or is given up, at most a lease later;
+// so it is at its deadline. A transfer that is already final is left alone.
 void ct_transfer_cancel(ct_engine *engine, uint64_t transfer_id);
 
 #ifdef __cplusplus

@@ -47,7 +47,9 @@ static void fuzz_list(const ct_header *header, const uint8_t *body) {
         .ids = list.has_ids ? list.ids : NULL,
     };
     ct_region region = {.id = list.region_id, .generation = list.generation};
-    require(ct_list_encode(&region, &view, 0, list.block_count, again) == header->body_bytes);
+    require(
+        ct_list_encode(&region, list.epoch, &view, 0, list.block_count, again) ==
+        header->body_bytes);
     require(memcmp(again, body, header->body_bytes) == 0);
     if (ct_blocks_check(
             list.planes, list.plane_count, view.ids, list.block_count, REGION_BYTES) != CT_OK) {

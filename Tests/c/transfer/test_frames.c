@@ -68,11 +68,13 @@ static void lists(void) {
             ids[first + i] = (uint32_t)random_next();
         }
         ct_region region = {.id = random_below(64), .generation = random_next()};
+        uint64_t epoch = random_next();
         ct_header header = {.type = CT_FRAME_READ};
-        header.body_bytes = ct_list_encode(&region, &view, first, count, body);
+        header.body_bytes = ct_list_encode(&region, epoch, &view, first, count, body);
         CHECK(header.body_bytes <= CT_BODY_MAX_BYTES);
         CHECK_STATUS(ct_list_decode(&header, body, &list), CT_OK);
         CHECK(list.region_id == region.id && list.generation == region.generation);
+        CHECK(list.epoch == epoch);
         CHECK(list.block_count == count && list.plane_count == view.plane_count);
         for (uint32_t i = 0; i < view.plane_count; i++) {
             uint64_t shift = view.ids == NULL ? first * planes[i].stride_bytes : 0;
@@ -187,7 +189,7 @@ static void raw_request(
     uint8_t body[CT_BODY_MAX_BYTES];
     ct_view view = {.planes = &plane, .plane_count = 1};
     ct_header header = {.type = type, .request = 77};
-    header.body_bytes = ct_list_encode(&region, &view, 0, count, body);
+    header.body_bytes = ct_list_encode(&region, 0, &view, 0, count, body);
     uint64_t bytes = count * plane.length_bytes;
     header.payload_bytes = type == CT_FRAME_WRITE ? bytes : 0;
     raw_send_frame(fd, header, body);
@@ -203,6 +205,11 @@ static void raw_request(
     CHECK(answer.payload_bytes == answered);
     raw_receive(fd, payload, answered);
     free(payload);
+    if (answered > 0) {
+        answer = raw_receive_frame(fd, body);
+        CHECK(answer.type == CT_FRAME_DONE && answer.request == 77);
+        CHECK_STATUS(answer.status, CT_OK);
+    }
 }
 
 static void bad_clients(void) {
@@ -242,7 +249,7 @@ static void bad_clients(void) {
     uint8_t body[CT_BODY_MAX_BYTES];
     ct_view view = {.planes = &whole, .plane_count = 1};
     ct_header header = {.type = CT_FRAME_WRITE, .payload_bytes = BLOCK_BYTES};
-    header.body_bytes = ct_list_encode(&region, &view, 0, 1, body);
+    header.body_bytes = ct_list_encode(&region, 0, &view, 0, 1, body);
     raw_send_frame(fd, header, body);
     uint8_t half[BLOCK_BYTES / 2] = {0};
     raw_send(fd, half, sizeof(half));
@@ -303,7 +310,7 @@ static void release_in_payload(void) {
     ct_plane whole = {.stride_bytes = BLOCK_BYTES, .length_bytes = BLOCK_BYTES};
     ct_view view = {.planes = &whole, .plane_count = 1};
     ct_header header = {.type = CT_FRAME_WRITE, .payload_bytes = BLOCK_BYTES};
-    header.body_bytes = ct_list_encode(&region, &view, 0, 1, body);
+    header.body_bytes = ct_list_encode(&region, 0, &view, 0, 1, body);
     raw_send_frame(fd, header, body);
     uint8_t half[BLOCK_BYTES / 2];
     memset(half, 7, sizeof(half));
@@ -443,9 +450,13 @@ static void late_answers(void) {
     CHECK(event.failed_count == 2);
     memset(memory, 2, 2 * LARGE);
     raw_send(f.fd, payload, LARGE / 2);
+    ct_header done = {.type = CT_FRAME_DONE, .request = first.request};
+    raw_send_frame(f.fd, done, NULL);
     answer.request = second.request;
     raw_send_frame(f.fd, answer, NULL);
     raw_send(f.fd, payload, LARGE);
+    done.request = second.request;
+    raw_send_frame(f.fd, done, NULL);
     // The answers are in when a request behind them is answered.
     ct_transfer_params params = CT_TRANSFER_PARAMS_INIT;
     params.peer = f.peer;
@@ -460,6 +471,45 @@ static void late_answers(void) {
         CHECK(memory[i] == 2);
     }
     free(payload);
+    close(f.fd);
+    f.fd = -1;
+    end_fake(&f, CT_EPEERDEAD);
+}
+
+// The last word on a read comes behind its bytes: it is not done before, and it may be an error.
+static void last_word(ct_status status) {
+    fake f = begin_fake_up(1024);
+    ct_pool *pool;
+    CHECK_STATUS(ct_pool_create(f.engine, 1024, 4, &pool), CT_OK);
+    uint8_t *memory = ct_pool_memory(pool);
+    uint64_t id = submit_read(&f, pool, 4);
+    ct_header answer = {.type = CT_FRAME_DATA, .payload_bytes = 4096};
+    answer.request = next_request(&f).request;
+    uint8_t payload[4096];
+    memset(payload, 1, sizeof(payload));
+    raw_send_frame(f.fd, answer, NULL);
+    raw_send(f.fd, payload, sizeof(payload));
+    wait_for_byte(memory + 4095, 1);
+    // Whatever the engine makes of the bytes, it has made it once it answers to this.
+    ct_transfer_params params = CT_TRANSFER_PARAMS_INIT;
+    params.peer = f.peer;
+    params.notification = "x";
+    params.notification_bytes = 1;
+    uint64_t notify_id;
+    CHECK_STATUS(ct_transfer_submit(f.engine, &params, &notify_id), CT_OK);
+    ct_header notify = next_request(&f);
+    CHECK(notify.type == CT_FRAME_NOTIFY);
+    ct_event event;
+    size_t count;
+    ct_engine_poll(f.engine, &event, 1, &count);
+    CHECK(count == 0);
+    ct_header done = {.type = CT_FRAME_DONE, .request = answer.request, .status = status};
+    raw_send_frame(f.fd, done, NULL);
+    event = expect_event(f.engine, CT_EVENT_TRANSFER);
+    CHECK(event.transfer_id == id && event.failed_count == (status == CT_OK ? 0 : 4));
+    CHECK_STATUS(event.status, status);
+    raw_send_frame(f.fd, (ct_header){.type = CT_FRAME_DONE, .request = notify.request}, NULL);
+    CHECK(expect_event(f.engine, CT_EVENT_TRANSFER).transfer_id == notify_id);
     close(f.fd);
     f.fd = -1;
     end_fake(&f, CT_EPEERDEAD);
@@ -516,9 +566,11 @@ static void pass_memfd(off_t bytes, int seals, ct_status expected) {
 }
 
 static void passed_memfds(void) {
-    pass_memfd(8192, F_SEAL_SHRINK, CT_OK);
-    pass_memfd(8192, F_SEAL_GROW, CT_EPOLICY);
-    pass_memfd(8191, F_SEAL_SHRINK, CT_EPOLICY);
+    // Eight blocks, and a number for each and for the epoch.
+    enum { BYTES = 8192 + 9 * 8 };
+    pass_memfd(BYTES, F_SEAL_SHRINK, CT_OK);
+    pass_memfd(BYTES, F_SEAL_GROW, CT_EPOLICY);
+    pass_memfd(BYTES - 1, F_SEAL_SHRINK, CT_EPOLICY);
 }
 
 static void bad_servers(void) {
@@ -569,6 +621,8 @@ int main(void) {
     bad_servers();
     passed_memfds();
     late_answers();
+    last_word(CT_OK);
+    last_word(CT_ESTALE);
     puts("ok");
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "engine.h"
 #include "support.h"
 
 #define BLOCK_BYTES (16u << 10)
@@ -263,13 +264,92 @@ static void restarted(ct_path path) {
     kill_child(&c);
 }
 
+// Stands still once, in the middle of the first block.
+static void copy_and_stop(void *target, const void *source, size_t bytes) {
+    static int has_stopped;
+    memcpy(target, source, bytes / 2);
+    if (!has_stopped) {
+        has_stopped = 1;
+        raise(SIGSTOP);
+    }
+    memcpy((uint8_t *)target + bytes / 2, (const uint8_t *)source + bytes / 2, bytes - bytes / 2);
+}
+
+// The other child: PROGRAM write PORT. Writes the last block first, standing still within it, and
+// exits with 0 if told that it was taken back.
+static int write_and_stop(const char *port) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    child parent = {.port = (uint16_t)atoi(port)};
+    side s = make_side(&parent, CT_PATH_MEMFD, "1000", "5000");
+    s.engine->streaming_copy = copy_and_stop;
+    uint32_t ids[BLOCKS];
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        ids[i] = BLOCKS - 1 - i;
+    }
+    ct_event event = end_of(&s, submit(&s, CT_WRITE, NULL, ids, BLOCKS, 0));
+    ct_engine_destroy(s.engine);
+    return event.status == CT_ESTALE ? 0 : 1;
+}
+
+static pid_t start_writer(uint16_t port) {
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        char port_text[16];
+        snprintf(port_text, sizeof(port_text), "%u", port);
+        execl("/proc/self/exe", "test_processes", "write", port_text, (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
+    return pid;
+}
+
+static void wait_for_settled(const ct_pool *pool, uint64_t epoch) {
+    uint64_t end = now_ms() + WAIT_MS;
+    while (ct_pool_settled(pool) < epoch) {
+        CHECK(now_ms() < end);
+        poll(NULL, 0, 1);
+    }
+}
+
+// A process is stopped in the middle of writing to a block of ours, for longer than any lease: the
+// block is not ours until the process is killed, or goes on and learns that we took it back.
+static void stopped_writer(int is_killed) {
+    ct_engine *engine = make_timed_engine("50", "150");
+    ct_pool *pool;
+    uint16_t port;
+    CHECK_STATUS(ct_pool_create(engine, BLOCK_BYTES, BLOCKS, &pool), CT_OK);
+    CHECK_STATUS(ct_engine_listen(engine, "127.0.0.1", 0, &port), CT_OK);
+    pid_t writer = start_writer(port);
+    uint32_t block = BLOCKS - 1;
+    uint64_t epoch;
+    CHECK_STATUS(ct_pool_fence(pool, &block, 1, &epoch), CT_OK);
+    uint64_t end = now_ms() + WAIT_MS;
+    while (atomic_load(&pool->served_epoch) < epoch) {
+        CHECK(now_ms() < end);
+        poll(NULL, 0, 1);
+    }
+    // Longer than the lease: its connections have been closed.
+    for (uint64_t over = now_ms() + 200; now_ms() < over;) {
+        poll(NULL, 0, 10);
+        CHECK(ct_pool_settled(pool) < epoch);
+    }
+    int status;
+    CHECK(kill(writer, is_killed ? SIGKILL : SIGCONT) == 0);
+    CHECK(waitpid(writer, &status, 0) == writer);
+    CHECK(is_killed ? WIFSIGNALED(status) : WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    wait_for_settled(pool, epoch);
+    ct_engine_destroy(engine);
+}
+
 // A host that falls silent without closing anything, as one that vanished does.
 static void silent(void) {
     child c = start_child(0, "50", "600");
     side s = make_side(&c, CT_PATH_TCP, "50", "600");
     stop_child(&c);
     uint64_t begin_ms = now_ms();
-    // A read ends at its deadline; a write only when the peer can no longer apply it.
+    // A read ends at its deadline; a write only when the peer is given up.
     uint64_t writing = submit(&s, CT_WRITE, NULL, NULL, 8, 100);
     uint64_t reading = submit(&s, CT_READ, NULL, NULL, 8, 100);
     ct_event event = end_of(&s, reading);
@@ -280,7 +360,10 @@ static void silent(void) {
     CHECK(now_ms() - begin_ms >= 500);
     CHECK_STATUS(expect_event(s.engine, CT_EVENT_PEER_DOWN).status, CT_EPEERDEAD);
     ct_peer_release(s.peer);
-    // Back again, it must not apply the write that was given up.
+    // Back again after its lease, it must not apply the write that was given up.
+    while (now_ms() - begin_ms <= 600) {
+        poll(NULL, 0, 1);
+    }
     CHECK(kill(c.pid, SIGCONT) == 0);
     s.peer = connect_over(s.engine, c.port, CT_PATH_TCP);
     CHECK_STATUS(end_of(&s, submit(&s, CT_READ, NULL, NULL, 8, 0)).status, CT_OK);
@@ -304,6 +387,9 @@ int main(int count, char **arguments) {
     if (count == 6 && strcmp(arguments[1], "serve") == 0) {
         return serve(arguments);
     }
+    if (count == 3 && strcmp(arguments[1], "write") == 0) {
+        return write_and_stop(arguments[2]);
+    }
     random_begin();
     for (ct_path path = CT_PATH_MEMFD; path <= CT_PATH_TCP; path++) {
         read_and_write(path);
@@ -311,6 +397,8 @@ int main(int count, char **arguments) {
         killed(path, CT_WRITE);
         restarted(path);
     }
+    stopped_writer(0);
+    stopped_writer(1);
     silent();
     puts("ok");
     return 0;
