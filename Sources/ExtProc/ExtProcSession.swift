@@ -117,7 +117,7 @@ package final class ExtProcSession {
             (.responseHeaders(let list, let endOfStream), .awaitingResponse):
             state = .responding
             request?.responseStarted(
-                status: try RequestHeaders(list).status,
+                status: try list.status(),
                 servedBy: try message.servedEndpoint().flatMap { try? SocketAddress(parsing: $0) })
             writer.headers(.response, [.set(name: "x-went-into-resp-headers", value: "true")])
             if endOfStream { finish() }
@@ -146,7 +146,8 @@ package final class ExtProcSession {
         let path = headers.value(ofHeader: ":path") ?? "/"
         let request = RequestSession(
             router: router, method: headers.value(ofHeader: ":method") ?? "GET",
-            path: path.prefix { $0 != "?" }, headers: headers)
+            path: path[..<(path.utf8.firstIndex(of: UInt8(ascii: "?")) ?? path.endIndex)],
+            headers: headers)
         if !ignoresSubset, let hint = try message.subsetHint() {
             // What is no address names no endpoint.
             request.subset = hint.compactMap { try? SocketAddress(parsing: $0) }
@@ -175,16 +176,17 @@ package final class ExtProcSession {
     }
 
     private func route(_ decision: Decision, to writer: inout ProcessingResponseWriter) {
-        let endpoints = [decision.endpoint] + decision.fallbacks
-        let destination = endpoints.map(\.address).joined(separator: ",")
+        var destination = decision.endpoint.address
+        for fallback in decision.fallbacks { destination += ",\(fallback.address)" }
         var mutations = decision.headers
+        mutations.reserveCapacity(mutations.count + 4)
         mutations.append(.set(name: "x-gateway-destination-endpoint", value: destination))
         if let trace = traceMutations(of: headers) { mutations += trace }
         if hasBody, let body = request?.body {
             mutations.append(.set(name: "content-length", value: String(body.count)))
             outgoing = (body, 0)
         }
-        mutations += headers.removals(sparing: mutations)
+        headers.removeOwned(sparing: &mutations)
         writer.headers(.request, mutations, destination: destination)
     }
 

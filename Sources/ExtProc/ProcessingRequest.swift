@@ -125,6 +125,25 @@ package struct ProcessingRequest {
 package struct HeaderList {
     let bytes: UnsafeRawBufferPointer
 
+    /// Where a part of a header lies in ``bytes``.
+    func range(of part: UnsafeRawBufferPointer) -> Range<Int> {
+        guard let start = part.baseAddress, let base = bytes.baseAddress else { return 0..<0 }
+        let offset = start - base
+        return offset..<offset + part.count
+    }
+
+    /// The status of a response; Envoy says `:status`, other data planes `status`. 0 without one.
+    func status() throws(ProtobufError) -> Int {
+        var status = 0
+        try forEach { name, value in
+            guard name.elementsEqual(":status".utf8) || name.elementsEqual("status".utf8) else {
+                return
+            }
+            status = Int(String(decoding: value, as: UTF8.self)) ?? 0
+        }
+        return status
+    }
+
     /// Calls `body` with each header in order. Envoy sends values in `raw_value`; `value` is
     /// taken where that is empty.
     package func forEach(

@@ -59,6 +59,15 @@ struct ProtobufReader {
     }
 
     private mutating func varint() throws(ProtobufError) -> UInt64 {
+        // Nearly all tags and most lengths are of one byte.
+        if offset < bytes.count, bytes[offset] < 0x80 {
+            defer { offset += 1 }
+            return UInt64(bytes[offset])
+        }
+        return try longVarint()
+    }
+
+    private mutating func longVarint() throws(ProtobufError) -> UInt64 {
         var value: UInt64 = 0
         var shift: UInt64 = 0
         while offset < bytes.count {
@@ -78,6 +87,6 @@ struct ProtobufReader {
             throw ProtobufError(problem: "ends early")
         }
         defer { offset += count }
-        return UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count])
+        return UnsafeRawBufferPointer(start: bytes.baseAddress.map { $0 + offset }, count: count)
     }
 }

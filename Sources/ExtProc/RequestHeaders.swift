@@ -1,61 +1,57 @@
 internal import Core
 internal import Relay
 
-/// The headers of a request or response, kept as the data plane sent them: one copy, read when
-/// asked for.
+/// The headers of a request, kept as the data plane sent them: one copy, and where the fields lie
+/// in it.
 struct RequestHeaders: HeaderLookup {
+    private struct Field {
+        var name: Range<Int>
+        var value: Range<Int>
+    }
+
     private let bytes: [UInt8]
+    private let fields: [Field]
 
     /// No headers.
     init() {
         bytes = []
+        fields = []
     }
 
     /// Copies a list.
     init(_ list: HeaderList) throws(ProtobufError) {
-        // Faults show here, once; later reads cannot fail.
-        try list.forEach { _, _ in }
+        var fields: [Field] = []
+        fields.reserveCapacity(16)
+        try list.forEach { name, value in
+            fields.append(Field(name: list.range(of: name), value: list.range(of: value)))
+        }
+        self.fields = fields
         bytes = Array(list.bytes)
     }
 
     /// The first value of a header. The data plane sends names in lower case.
     func value(ofHeader name: String) -> String? {
-        var found: String?
         var name = name
-        name.withUTF8 { wanted in
-            forEach { name, value in
-                guard found == nil, name.elementsEqual(wanted) else { return }
-                found = String(decoding: value, as: UTF8.self)
+        return name.withUTF8 { wanted in
+            bytes.withUnsafeBufferPointer { bytes in
+                let found = fields.first { field in
+                    field.name.count == wanted.count
+                        && bytes[field.name].elementsEqual(wanted)
+                }
+                return found.map { String(decoding: bytes[$0.value], as: UTF8.self) }
             }
         }
-        return found
-    }
-
-    /// The status of a response; Envoy says `:status`, other data planes `status`. 0 without one.
-    var status: Int {
-        let text = value(ofHeader: ":status") ?? value(ofHeader: "status")
-        return text.flatMap { Int($0) } ?? 0
     }
 
     /// Removes the router's own headers, but not those that `mutations` set.
-    func removals(sparing mutations: [HeaderMutation]) -> [HeaderMutation] {
-        var removals: [HeaderMutation] = []
-        forEach { name, _ in
-            guard name.starts(with: "x-".utf8) else { return }
-            let name = String(decoding: name, as: UTF8.self)
-            guard RouterHeaders.owned.contains(name) else { return }
+    func removeOwned(sparing mutations: inout [HeaderMutation]) {
+        for field in fields where bytes[field.name].starts(with: "x-".utf8) {
+            let name = String(decoding: bytes[field.name], as: UTF8.self)
+            guard RouterHeaders.owned.contains(name) else { continue }
             let isSet = mutations.contains {
                 if case .set(name, _) = $0 { true } else { false }
             }
-            if !isSet { removals.append(.remove(name: name)) }
-        }
-        return removals
-    }
-
-    private func forEach(_ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Void) {
-        bytes.withUnsafeBytes { bytes in
-            // Was checked by init.
-            try? HeaderList(bytes: bytes).forEach(body)
+            if !isSet { mutations.append(.remove(name: name)) }
         }
     }
 }

@@ -54,8 +54,11 @@ public struct GRPCStatus: Error, Hashable, Sendable, CustomStringConvertible {
         message.isEmpty ? "gRPC status \(code)" : "gRPC status \(code): \(message)"
     }
 
+    private static let okTrailers: HTTPHeaders = ["grpc-status": "0"]
+
     /// `grpc-status` and, unless empty, `grpc-message`.
     public var trailers: HTTPHeaders {
+        if self == .ok { return Self.okTrailers }
         var trailers: HTTPHeaders = ["grpc-status": String(code)]
         if !message.isEmpty { trailers.append("grpc-message", percentEncoded(message)) }
         return trailers
@@ -145,10 +148,13 @@ private func withPrefix<Result>(
     }
 }
 
+private let responseHead = HTTPResponseHead(
+    status: 200, headers: ["content-type": "application/grpc"])
+
 extension ServerExchange {
     /// Starts a gRPC response; messages follow.
     public func respondGRPC() {
-        respond(HTTPResponseHead(status: 200, headers: ["content-type": "application/grpc"]))
+        respond(responseHead)
     }
 
     /// Writes one message; as ``write(_:)-(UnsafeRawBufferPointer)``.

@@ -40,12 +40,15 @@ public struct HTTPRequestHead: Hashable, Sendable {
     }
 
     /// The target up to its query, not percent-decoded.
-    public var path: Substring { target.prefix { $0 != "?" } }
+    public var path: Substring { target[..<(queryMark ?? target.endIndex)] }
 
     /// What follows the first `?` of the target; nil without one.
     public var query: Substring? {
-        target.firstIndex(of: "?").map { target[target.index(after: $0)...] }
+        queryMark.map { target[target.index(after: $0)...] }
     }
+
+    /// Of bytes, not characters, which take far longer to tell apart.
+    private var queryMark: String.Index? { target.utf8.firstIndex(of: UInt8(ascii: "?")) }
 }
 
 /// What a response says before its body. The remarks on ``HTTPRequestHead`` hold here too.
@@ -84,8 +87,10 @@ extension HTTPRequestHead {
     }
 
     /// Calls `body` with a C head that borrows this one.
-    func withHead<Result>(authority: String, _ body: (UnsafePointer<cn_head>) -> Result) -> Result {
-        var (method, target, authority) = (method, target, self.authority ?? authority)
+    func withHead<Result>(
+        authority fallback: @autoclosure () -> String, _ body: (UnsafePointer<cn_head>) -> Result
+    ) -> Result {
+        var (method, target, authority) = (method, target, self.authority ?? fallback())
         return method.withUTF8 { method in
             target.withUTF8 { target in
                 authority.withUTF8 { authority in

@@ -32,6 +32,7 @@ public final class RequestSession {
     private let kind: RequestKind
     private let headers: any HeaderLookup
     private let hasRequestID: Bool
+    private let contentLength: Int?
     private let startedAt: MonotonicTime
 
     private var state = State.receiving
@@ -61,7 +62,8 @@ public final class RequestSession {
         requestID = RequestID(header: given).text
         hasRequestID = given == requestID
         startedAt = now
-        let length = min(Self.contentLength(headers) ?? 0, router.configuration.maximumBodyBytes)
+        contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
+        let length = min(contentLength ?? 0, router.configuration.maximumBodyBytes)
         if kind == .opaque {
             scanner = nil
             body.reserveCapacity(length)
@@ -78,9 +80,7 @@ public final class RequestSession {
 
     /// The head is complete; `endOfBody` says that no body follows.
     public func begin(endOfBody: Bool) -> Step {
-        if let length = Self.contentLength(headers),
-            length > router.configuration.maximumBodyBytes
-        {
+        if let contentLength, contentLength > router.configuration.maximumBodyBytes {
             return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
         }
         return endOfBody ? receivedEnd() : .more
@@ -255,9 +255,15 @@ public final class RequestSession {
 
     private func decide() -> Step {
         guard let request else { return .more }
+        let began = MonotonicTime.now
         do {
             let decision = try router.withDesk { (desk) throws(APIError) in
-                try decide(request, at: desk)
+                desk.lay(request, at: began) { member in
+                    !failed.contains(member.endpoint.id)
+                        && (subset?.contains(member.endpoint.server.address) ?? true)
+                }
+                defer { desk.clear() }
+                return try decide(request, since: began, over: desk.snapshot, in: &desk.cycle)
             }
             state = .routed
             return .route(decision)
@@ -266,40 +272,35 @@ public final class RequestSession {
         }
     }
 
-    private func decide(_ request: SchedulingRequest, at desk: Desk) throws(APIError) -> Decision {
-        let began = MonotonicTime.now
+    private func decide(
+        _ request: SchedulingRequest, since began: MonotonicTime, over snapshot: PoolSnapshot,
+        in cycle: inout SchedulingCycle
+    ) throws(APIError) -> Decision {
         var span = trace.flatMap { router.spans.begin("llm_d.epp.schedule", under: $0) }
-        defer {
-            span?.end()
-            desk.clear()
-        }
-        desk.lay(request, at: began) { member in
-            !failed.contains(member.endpoint.id)
-                && (subset?.contains(member.endpoint.server.address) ?? true)
-        }
-        desk.cycle.scoreRecords = router.configuration.recordsScores ? [] : nil
+        defer { span?.end() }
+        cycle.scoreRecords = router.configuration.recordsScores ? [] : nil
         let result: SchedulingResult
         do {
-            result = try router.scheduler.schedule(&desk.cycle)
+            result = try router.scheduler.schedule(&cycle)
         } catch {
             throw apiError(error)
         }
-        var headers = router.scheduler.prepare(result, in: desk.cycle.context)
+        var headers = router.scheduler.prepare(result, in: cycle.context)
         if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
 
-        let members = desk.snapshot.members
+        let members = snapshot.members
         let picks = result.primary.map { members[$0.index] }
         let computing = result.prefill.first ?? result.primary[0]
         hold(
             picks[0], prefill: result.prefill.first.map { members[$0.index] },
-            uncachedTokens: desk.cycle.context.uncachedTokenCount(at: computing.index))
+            uncachedTokens: cycle.context.uncachedTokenCount(at: computing.index))
         router.metrics.decided(
-            result, in: desk.cycle.context, model: metrics, took: MonotonicTime.now - began)
+            result, in: cycle.context, model: metrics, took: MonotonicTime.now - began)
         return Decision(
             endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
             prefill: prefillTarget?.endpoint, headers: headers, model: model,
             targetModel: request.targetModel, requestID: requestID,
-            scores: desk.cycle.scoreRecords ?? [])
+            scores: cycle.scoreRecords ?? [])
     }
 
     /// The client's trace, if spans are wanted.
@@ -355,9 +356,5 @@ public final class RequestSession {
         prefillTokens = 0
         prefillTarget?.requestEnded()
         prefillTarget = nil
-    }
-
-    private static func contentLength(_ headers: any HeaderLookup) -> Int? {
-        headers.value(ofHeader: "content-length").flatMap { Int($0) }
     }
 }

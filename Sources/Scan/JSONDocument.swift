@@ -7,7 +7,7 @@ internal import CScan
 public final class JSONDocument: @unchecked Sendable {
     /// The text.
     public let bytes: [UInt8]
-    private var tape: cs_json_tape
+    private let tape: cs_json_tape
 
     /// Takes over `tape`, the complete tape of `bytes`.
     init(bytes: [UInt8], tape: cs_json_tape) {
@@ -15,7 +15,10 @@ public final class JSONDocument: @unchecked Sendable {
         self.tape = tape
     }
 
-    deinit { cs_json_tape_free(&tape) }
+    deinit {
+        var tape = tape
+        cs_json_tape_free(&tape)
+    }
 
     /// The value that is the whole text.
     public var root: JSONValue { JSONValue(document: self, index: 0) }

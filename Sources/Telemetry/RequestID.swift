@@ -5,9 +5,9 @@ public struct RequestID: Hashable, Sendable, CustomStringConvertible {
 
     /// A new random one, in the form of a version 4 UUID (RFC 9562 section 5.4).
     public init() {
-        var random = SystemRandomNumberGenerator()
-        let high = random.next() & ~0xf000 | 0x4000
-        let low = random.next() & ~(3 << 62) | 2 << 62
+        let words = randomWords()
+        let high = words.0 & ~0xf000 | 0x4000
+        let low = words.1 & ~(3 << 62) | 2 << 62
         text = String(unsafeUninitializedCapacity: 36) { out in
             var written = 0
             for position in 0..<32 {

@@ -11,9 +11,9 @@ public struct TraceContext: Hashable, Sendable {
 
     /// Starts a trace.
     public init(isSampled: Bool) {
-        var random = SystemRandomNumberGenerator()
-        traceID = UInt128.random(in: 1...UInt128.max, using: &random)
-        spanID = UInt64.random(in: 1...UInt64.max, using: &random)
+        let words = randomWords()
+        traceID = UInt128(words.0) << 64 | UInt128(max(words.1, 1))
+        spanID = max(words.2, 1)
         self.isSampled = isSampled
         state = ""
     }
@@ -49,8 +49,8 @@ public struct TraceContext: Hashable, Sendable {
         String(unsafeUninitializedCapacity: 55) { out in
             out.initialize(repeating: UInt8(ascii: "0"))
             for dash in [2, 35, 52] { out[dash] = UInt8(ascii: "-") }
-            writeHex(traceID, to: out[3..<35])
-            writeHex(spanID, to: out[36..<52])
+            writeHex(traceID, to: out, 3..<35)
+            writeHex(spanID, to: out, 36..<52)
             out[54] = hexDigit(isSampled ? 1 : 0)
             return 55
         }
@@ -82,14 +82,14 @@ private func lowerHex<Number: FixedWidthInteger>(_ digits: ArraySlice<UInt8>) ->
     return value
 }
 
-/// Fills `out` with the digits of a number, the lowest last.
+/// Fills a range of `out` with the digits of a number, the lowest last.
 private func writeHex(
     _ number: some FixedWidthInteger & UnsignedInteger,
-    to out: Slice<UnsafeMutableBufferPointer<UInt8>>
+    to out: UnsafeMutableBufferPointer<UInt8>, _ range: Range<Int>
 ) {
     var rest = number
-    for index in out.indices.reversed() {
-        out.base[index] = hexDigit(UInt8(truncatingIfNeeded: rest) & 15)
+    for index in range.reversed() {
+        out[index] = hexDigit(UInt8(truncatingIfNeeded: rest) & 15)
         rest >>= 4
     }
 }
