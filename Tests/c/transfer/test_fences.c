@@ -17,7 +17,7 @@
 #define BLOCKS 4u
 #define BYTES ((uint64_t)BLOCK_BYTES * BLOCKS)
 #define HEARTBEAT_NS UINT64_C(50000000)
-#define LEASE_NS UINT64_C(600000000)
+#define LEASE_NS UINT64_C(1000000000)
 
 // ---- The gate ----
 
@@ -171,8 +171,7 @@ static void free_pair(pair *p) {
     ct_engine_destroy(p->server);
 }
 
-static uint64_t submit(
-    const pair *p, ct_operation operation, uint32_t count, uint64_t epoch, uint64_t timeout_ms) {
+static uint64_t submit(const pair *p, ct_operation operation, uint32_t count, uint64_t epoch) {
     ct_transfer_params params = CT_TRANSFER_PARAMS_INIT;
     params.operation = operation;
     params.peer = p->peer;
@@ -180,7 +179,6 @@ static uint64_t submit(
     params.region = p->region;
     params.epoch = epoch;
     params.block_count = count;
-    params.timeout_ns = timeout_ms * 1000000;
     uint64_t id;
     CHECK_STATUS(ct_transfer_submit(p->client, &params, &id), CT_OK);
     return id;
@@ -232,15 +230,15 @@ static void epochs(ct_path path) {
     wait_for_settled(&p, epoch);
     for (ct_operation operation = CT_READ; operation <= CT_WRITE; operation++) {
         memset(p.client_memory, 2, BYTES);
-        end_of(&p, submit(&p, operation, 2, 0, 0), CT_OK);
-        ct_event event = end_of(&p, submit(&p, operation, 3, 0, 0), CT_ESTALE);
+        end_of(&p, submit(&p, operation, 2, 0), CT_OK);
+        ct_event event = end_of(&p, submit(&p, operation, 3, 0), CT_ESTALE);
         CHECK(event.failed_count >= 1 && event.failed[event.failed_count - 1] == 2);
         check_bytes(p.server_memory, 2, 1);
-        end_of(&p, submit(&p, operation, 3, epoch, 0), CT_OK);
+        end_of(&p, submit(&p, operation, 3, epoch), CT_OK);
     }
     fence(&p, 0);
-    end_of(&p, submit(&p, CT_READ, 1, epoch, 0), CT_ESTALE);
-    end_of(&p, submit(&p, CT_READ, 1, epoch + 1, 0), CT_OK);
+    end_of(&p, submit(&p, CT_READ, 1, epoch), CT_ESTALE);
+    end_of(&p, submit(&p, CT_READ, 1, epoch + 1), CT_OK);
     free_pair(&p);
 }
 
@@ -248,7 +246,7 @@ static void epochs(ct_path path) {
 static void read_over_memfd(void) {
     pair p = make_patient_pair(CT_PATH_MEMFD);
     close_gate_of_slice(SLICES - 1, p.client);
-    uint64_t id = submit(&p, CT_READ, 1, 0, 0);
+    uint64_t id = submit(&p, CT_READ, 1, 0);
     wait_for_arrival();
     wait_for_settled(&p, fence(&p, 0));  // who reads is not waited for
     reuse(&p, 0);
@@ -262,7 +260,7 @@ static void read_over_memfd(void) {
 static void write_over_memfd(void) {
     pair p = make_patient_pair(CT_PATH_MEMFD);
     close_gate_of_slice(0, p.client);
-    uint64_t id = submit(&p, CT_WRITE, 2, 0, 0);
+    uint64_t id = submit(&p, CT_WRITE, 2, 0);
     wait_for_arrival();
     uint64_t first = fence(&p, 3);
     uint64_t epoch = fence(&p, 0);
@@ -286,7 +284,7 @@ static void write_over_memfd(void) {
 static void late_lock(void) {
     pair p = make_patient_pair(CT_PATH_MEMFD);
     close_gate(BEFORE_LOCK, p.client, NULL);
-    uint64_t id = submit(&p, CT_WRITE, 1, 0, 0);
+    uint64_t id = submit(&p, CT_WRITE, 1, 0);
     wait_for_arrival();
     wait_for_settled(&p, fence(&p, 0));
     reuse(&p, 0);
@@ -300,7 +298,7 @@ static void late_lock(void) {
 static void read_over_tcp(void) {
     pair p = make_patient_pair(CT_PATH_TCP);
     close_gate(BEFORE_RECEIVE, p.client, p.client_memory);
-    uint64_t id = submit(&p, CT_READ, BLOCKS, 0, 0);
+    uint64_t id = submit(&p, CT_READ, BLOCKS, 0);
     wait_for_arrival();
     for (uint32_t block = 0; block < BLOCKS; block++) {
         fence(&p, block);
@@ -315,7 +313,7 @@ static void read_over_tcp(void) {
 static void write_over_tcp(void) {
     pair p = make_patient_pair(CT_PATH_TCP);
     close_gate(BEHIND_SEND, p.client, p.client_memory);
-    uint64_t id = submit(&p, CT_WRITE, 1, 0, 0);
+    uint64_t id = submit(&p, CT_WRITE, 1, 0);
     wait_for_arrival();
     wait_for_byte(p.server_memory, 2);
     wait_for_settled(&p, fence(&p, 0));
@@ -324,7 +322,7 @@ static void write_over_tcp(void) {
     CHECK(end_of(&p, id, CT_ESTALE).failed_count == 1);
     check_bytes(p.server_memory, 0, 5);
     // The connection goes on.
-    end_of(&p, submit(&p, CT_WRITE, 1, 1, 0), CT_OK);
+    end_of(&p, submit(&p, CT_WRITE, 1, 1), CT_OK);
     check_bytes(p.server_memory, 0, 2);
     free_pair(&p);
 }
@@ -359,9 +357,9 @@ static void write_at_the_end(void) {
 static void late_receive(void) {
     pair p = make_pair(CT_PATH_TCP, LEASE_NS);
     close_gate(BEFORE_RECEIVE, p.server, p.server_memory);
-    uint64_t id = submit(&p, CT_WRITE, 1, 0, 50);
+    uint64_t id = submit(&p, CT_WRITE, 1, 0);
     wait_for_arrival();
-    CHECK(end_of(&p, id, CT_ETIMEDOUT).failed_count == 1);
+    CHECK(end_of(&p, id, CT_EPEERDEAD).failed_count == 1);
     CHECK_STATUS(expect_event(p.client, CT_EVENT_PEER_DOWN).status, CT_EPEERDEAD);
     uint64_t epoch = fence(&p, 0);
     CHECK(ct_pool_settled(p.server_pool) < epoch);
@@ -370,7 +368,7 @@ static void late_receive(void) {
     reuse(&p, 0);
     ct_peer_release(p.peer);
     p.peer = connect_over(p.client, p.port, CT_PATH_TCP);
-    end_of(&p, submit(&p, CT_READ, 1, epoch, 0), CT_OK);
+    end_of(&p, submit(&p, CT_READ, 1, epoch), CT_OK);
     check_bytes(p.client_memory, 0, 5);
     free_pair(&p);
 }
@@ -381,37 +379,34 @@ static void late_return(place where) {
     pair p = make_pair(CT_PATH_TCP, LEASE_NS);
     close_gate(where, p.server, NULL);
     wait_for_arrival();
-    uint64_t id = submit(&p, CT_WRITE, 1, 0, 50);
-    CHECK(end_of(&p, id, CT_ETIMEDOUT).failed_count == 1);
+    uint64_t id = submit(&p, CT_WRITE, 1, 0);
+    CHECK(end_of(&p, id, CT_EPEERDEAD).failed_count == 1);
     CHECK_STATUS(expect_event(p.client, CT_EVENT_PEER_DOWN).status, CT_EPEERDEAD);
     open_gate();
     ct_peer_release(p.peer);
     p.peer = connect_over(p.client, p.port, CT_PATH_TCP);
-    end_of(&p, submit(&p, CT_READ, BLOCKS, 0, 0), CT_OK);
+    end_of(&p, submit(&p, CT_READ, BLOCKS, 0), CT_OK);
     check_bytes(p.client_memory, 0, 1);
     check_bytes(p.server_memory, 0, 1);
     free_pair(&p);
 }
 
-// A read ends at its deadline while the connecting side stands before the receive into its block;
-// when the event is out, the thread is past the receive and does no other.
+// A read is cancelled while the connecting side stands before the receive into its block; when the
+// event is out, the thread is past the receive and does no other.
 static void late_answer(void) {
     pair p = make_patient_pair(CT_PATH_TCP);
     close_gate(BEFORE_RECEIVE, p.client, p.client_memory);
-    uint64_t id = submit(&p, CT_READ, BLOCKS, 0, 20);
+    uint64_t id = submit(&p, CT_READ, BLOCKS, 0);
     wait_for_arrival();
-    uint64_t end = now_ms() + 20;
-    while (now_ms() <= end) {
-        poll(NULL, 0, 1);
-    }
+    ct_transfer_cancel(p.client, id);
     ct_event event;
     size_t count;
     ct_engine_poll(p.client, &event, 1, &count);
     CHECK(count == 0);
     open_gate();
-    end_of(&p, id, CT_ETIMEDOUT);
+    end_of(&p, id, CT_ECANCELED);
     memset(p.client_memory, 6, BYTES);
-    end_of(&p, submit(&p, CT_WRITE, 1, 0, 0), CT_OK);  // behind whatever still came
+    end_of(&p, submit(&p, CT_WRITE, 1, 0), CT_OK);  // behind whatever still came
     for (uint32_t block = 0; block < BLOCKS; block++) {
         check_bytes(p.client_memory, block, 6);
     }
