@@ -6,13 +6,21 @@
 
 #include "connection.h"
 
-enum { BACKLOG = 4096 };
+enum {
+    BACKLOG = 4096,
+    /* In one turn of the loop, which others wait for. */
+    MAX_ACCEPT_COUNT = 64,
+};
+
+static const uint64_t retry_ns = 100000000;
 
 struct cn_listener {
     cn_resource resource; /* first */
     cn_deferred deferred;
     cn_loop *loop;
-    uv_tcp_t tcp;
+    int fd;
+    uv_poll_t poll;    /* on `fd` */
+    cn_deadline retry; /* set while there is no descriptor to accept with */
     cn_listener_config config;
     cn_listener_events events;
     cn_exchange_events exchange_events;
@@ -20,7 +28,6 @@ struct cn_listener {
     uint16_t port;
     cn_node connections;
     uint32_t connection_count;
-    bool accept_is_owed; /* a connection waits for a place */
     bool is_destroyed;
     bool is_closed; /* the socket is */
 };
@@ -73,19 +80,46 @@ cn_status cn_address_probe(const char *host, uint16_t port)
 
 /* ---- connections */
 
-static void accept_connection(cn_listener *listener)
+static void on_connection(uv_poll_t *poll, int code, int events);
+
+/* Accepts, unless there is no place for another connection or no descriptor to be had: newcomers
+ * wait in the kernel's queue then. */
+static void update_accepting(cn_listener *listener)
 {
-    listener->accept_is_owed = listener->connection_count >= listener->config.max_connection_count;
-    if (listener->accept_is_owed || uv_is_closing((uv_handle_t *)&listener->tcp))
+    if (uv_is_closing((uv_handle_t *)&listener->poll))
         return;
+    bool wants = listener->connection_count < listener->config.max_connection_count &&
+                 listener->retry.place == 0;
+    if (wants)
+        uv_poll_start(&listener->poll, UV_READABLE, on_connection);
+    else
+        uv_poll_stop(&listener->poll);
+}
+
+static void on_retry(cn_deadline *deadline)
+{
+    update_accepting(CN_CONTAINER(deadline, cn_listener, retry));
+}
+
+/* Without memory or descriptors. A connection of ours that ends is the way out that shows; others
+ * do not show, so time is one as well. */
+static void retry_later(cn_listener *listener)
+{
+    cn_deadline_set(listener->loop, &listener->retry, uv_hrtime() + retry_ns);
+    update_accepting(listener);
+}
+
+static cn_status add_connection(cn_listener *listener, int fd)
+{
     cn_connection *connection = calloc(1, sizeof *connection);
     if (connection == NULL)
-        return;
+        return CN_NO_MEMORY;
     connection->listener = listener;
-    if (cn_connection_init(connection, listener->loop, &listener->config.connection,
-                           &listener->exchange_events) != CN_OK) {
+    cn_status status = cn_connection_init(connection, listener->loop, &listener->config.connection,
+                                          &listener->exchange_events);
+    if (status != CN_OK) {
         free(connection);
-        return;
+        return status;
     }
     cn_ring_append(&listener->connections, &connection->siblings);
     listener->connection_count++;
@@ -93,20 +127,64 @@ static void accept_connection(cn_listener *listener)
     connection->tcp.data = connection;
     connection->is_open = true;
     connection->open_count = 1;
-    if (uv_accept((uv_stream_t *)&listener->tcp, (uv_stream_t *)&connection->tcp) != 0) {
-        cn_connection_close(connection, CN_SYSTEM, NULL);
-        return;
+    int code = uv_tcp_open(&connection->tcp, fd);
+    if (code != 0) {
+        close(fd);
+        cn_connection_close(connection, cn_status_from_uv(code), NULL);
+        return CN_OK;
     }
     if (listener->config.connection.tls != NULL)
         cn_connection_wait(connection, CN_WAIT_HEAD, listener->config.head_timeout_ms);
     cn_connection_begin(connection);
+    return CN_OK;
 }
 
-static void on_connection(uv_stream_t *stream, int code)
+/* Whether accept tells of a newcomer that is gone already, as accept(2) lists them. */
+static bool is_about_newcomer(int error)
 {
-    /* Out of file descriptors, libuv has closed the newcomers by a descriptor kept for that. */
-    if (code == 0)
-        accept_connection(stream->data);
+    switch (error) {
+    case ECONNABORTED:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case EINTR:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case ENONET:
+    case ENOPROTOOPT:
+    case EOPNOTSUPP:
+    case EPERM:
+    case EPROTO:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void on_connection(uv_poll_t *poll, int code, int events)
+{
+    (void)events;
+    cn_listener *listener = poll->data;
+    if (code != 0) {
+        /* libuv has given up watching. */
+        retry_later(listener);
+        return;
+    }
+    for (int i = 0; i < MAX_ACCEPT_COUNT; i++) {
+        if (listener->connection_count >= listener->config.max_connection_count)
+            break;
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (fd < 0 && is_about_newcomer(errno))
+            continue;
+        if (fd >= 0 && add_connection(listener, fd) == CN_OK)
+            continue;
+        if (fd >= 0)
+            close(fd);
+        retry_later(listener);
+        return;
+    }
+    update_accepting(listener);
 }
 
 /* ---- the end */
@@ -118,6 +196,7 @@ static void finish_if_done(cn_listener *listener)
         return;
     cn_ring_remove(&listener->resource.node);
     cn_ring_remove(&listener->deferred.node);
+    cn_deadline_fini(listener->loop, &listener->retry);
     cn_gone gone = listener->events.gone;
     void *user = listener->user;
     cn_tls_context_release(listener->config.connection.tls);
@@ -134,16 +213,19 @@ static void on_closed(uv_handle_t *handle)
 
 static void stop_accepting(cn_listener *listener)
 {
-    if (!uv_is_closing((uv_handle_t *)&listener->tcp))
-        uv_close((uv_handle_t *)&listener->tcp, on_closed);
+    if (uv_is_closing((uv_handle_t *)&listener->poll))
+        return;
+    uv_close((uv_handle_t *)&listener->poll, on_closed);
+    close(listener->fd);
 }
 
 void cn_listener_forget(cn_listener *listener, cn_connection *connection)
 {
     cn_ring_remove(&connection->siblings);
     listener->connection_count--;
-    if (listener->accept_is_owed)
-        accept_connection(listener);
+    /* Its descriptor is free by the next turn. */
+    cn_deadline_clear(listener->loop, &listener->retry);
+    update_accepting(listener);
     finish_if_done(listener);
 }
 
@@ -228,28 +310,25 @@ void cn_listener_destroy(cn_listener *listener)
 
 static cn_status listen_on(cn_listener *listener, const char *host, uint16_t port, bool shared)
 {
-    int fd;
-    cn_status status = open_socket(host, port, shared, &fd);
+    cn_status status = open_socket(host, port, shared, &listener->fd);
     if (status != CN_OK)
         return status;
     struct sockaddr_storage address;
-    int bytes = sizeof address;
-    int code = uv_tcp_open(&listener->tcp, fd);
-    if (code != 0)
-        close(fd);
-    else
-        code = uv_listen((uv_stream_t *)&listener->tcp, BACKLOG, on_connection);
+    socklen_t bytes = sizeof address;
+    int code = 0;
+    if (listen(listener->fd, BACKLOG) != 0 ||
+        getsockname(listener->fd, (struct sockaddr *)&address, &bytes) != 0)
+        code = -errno;
     if (code == 0)
-        code = uv_tcp_getsockname(&listener->tcp, (struct sockaddr *)&address, &bytes);
+        code = uv_poll_init(&listener->loop->uv, &listener->poll, listener->fd);
+    if (code != 0) {
+        close(listener->fd);
+        return cn_status_from_uv(code);
+    }
+    listener->poll.data = listener;
     /* The port is at the same place in both families. */
-    if (code == 0)
-        listener->port = ntohs(((struct sockaddr_in *)&address)->sin_port);
-    return cn_status_from_uv(code);
-}
-
-static void on_failed(uv_handle_t *handle)
-{
-    free(handle->data);
+    listener->port = ntohs(((struct sockaddr_in *)&address)->sin_port);
+    return CN_OK;
 }
 
 cn_status cn_listener_create(cn_loop *loop, const char *host, uint16_t port, bool shared,
@@ -270,16 +349,20 @@ cn_status cn_listener_create(cn_loop *loop, const char *host, uint16_t port, boo
     listener->exchange_events = *exchange_events;
     listener->user = user;
     cn_ring_init(&listener->connections);
-    uv_tcp_init(&loop->uv, &listener->tcp);
-    listener->tcp.data = listener;
+    if (!cn_deadline_init(loop, &listener->retry, on_retry)) {
+        free(listener);
+        return CN_NO_MEMORY;
+    }
     cn_status status = listen_on(listener, host, port, shared);
     if (status != CN_OK) {
-        uv_close((uv_handle_t *)&listener->tcp, on_failed);
+        cn_deadline_fini(loop, &listener->retry);
+        free(listener);
         return status;
     }
     if (config->connection.tls != NULL)
         cn_tls_context_retain(config->connection.tls);
     cn_loop_add(loop, &listener->resource);
+    update_accepting(listener);
     *listener_p = listener;
     return CN_OK;
 }

@@ -137,8 +137,14 @@ cn_status cn_tls_context_create_server(const char *certificate_file, const char 
     status = new_context(true, ssl, &context);
     if (status != CN_OK)
         return status;
-    if (client_ca_file != NULL)
+    if (client_ca_file != NULL) {
         context->client_ca_file = strdup(client_ca_file);
+        if (context->client_ca_file == NULL) {
+            /* A reload without it would let everybody in. */
+            cn_tls_context_release(context);
+            return CN_NO_MEMORY;
+        }
+    }
     *context_p = context;
     return CN_OK;
 }
