@@ -136,7 +136,7 @@ static void on_deadline(cn_deadline *deadline)
         break;
     case CN_WAIT_IDLE:
         if (connection->mode == CN_MODE_H2) {
-            cn_h2_end(connection->h2);
+            cn_h2_end(connection->h2, false);
             cn_connection_close_when_flushed(connection, false);
         } else {
             cn_connection_close(connection, CN_IDLE_TIMEOUT, NULL);
@@ -370,6 +370,8 @@ static void start_flight(cn_connection *connection, cn_bytes *bytes)
 {
     connection->flight = *bytes;
     *bytes = (cn_bytes){0};
+    if (connection->current != NULL)
+        connection->current->was_sent = true;
     connection->is_writing = true;
     connection->write.data = connection;
     uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)cn_bytes_front(&connection->flight),
@@ -559,7 +561,8 @@ void cn_connection_close(cn_connection *connection, cn_status status, const char
     if (connection->h2 != NULL) {
         cn_h2_stream *stream;
         while ((stream = cn_h2_first_stream(connection->h2)) != NULL)
-            cn_h2_drop(connection->h2, stream, status);
+            /* The end of a connection may be in order; that of a stream before its own is not. */
+            cn_h2_drop(connection->h2, stream, status == CN_OK ? CN_PROTOCOL : status);
         cn_h2_destroy(connection->h2);
         connection->h2 = NULL;
     }

@@ -92,6 +92,9 @@ struct cn_connection {
     bool is_draining;
     bool is_ready;         /* clients: reported as connected */
     bool frees_stream;     /* HTTP/2: a stream ended since the last settle */
+    int32_t awaited_head;  /* HTTP/2 servers: the stream that CN_WAIT_HEAD is about */
+    uint32_t spoiled_count; /* HTTP/2 servers: requests that did not get their answer */
+    uint64_t spoiled_ns;    /* and when the count was last lowered */
     bool resets;           /* the end must not look like the end of a body */
     size_t open_count;     /* what must be closed before the memory goes */
     cn_status failure;     /* decided in a call, acted on by settle */
@@ -161,6 +164,8 @@ cn_exchange *cn_exchange_new(cn_connection *connection);
 void cn_exchange_close(cn_exchange *exchange, cn_status status, const char *detail);
 /* Servers: shows a request to the handler, or answers 404. */
 void cn_exchange_dispatch(cn_exchange *exchange, const cn_head *head);
+/* Servers: answers in place of a handler. */
+void cn_exchange_refuse(cn_exchange *exchange, uint32_t status, const char *problem);
 /* Looks again at which deadline is next. */
 void cn_exchange_arm(cn_exchange *exchange);
 /* Reports `writable` if it is owed and the queue is short. */

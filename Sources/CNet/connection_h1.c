@@ -87,7 +87,8 @@ void cn_connection_h1_refuse(cn_connection *connection, uint32_t http_status, cn
         .fields = &field,
         .field_count = 1,
     };
-    cn_h1_write_response(&connection->out, &head, (int64_t)count, false, CN_HTTP_1_1);
+    cn_h1_write_response(&connection->out, &head, (int64_t)count, false, CN_HTTP_1_1,
+                         cn_loop_date(connection->loop));
     cn_bytes_append(&connection->out, body, count);
     cn_connection_close_when_flushed(connection, true);
 }
@@ -308,7 +309,8 @@ void cn_connection_h1_respond(cn_exchange *exchange, const cn_head *head)
     }
     exchange->out_chunked = framing == CN_H1_CHUNKED;
     cn_loop_lend(connection->loop, &connection->out);
-    cn_h1_write_response(&connection->out, head, framing, h1->keep_alive, h1->version);
+    cn_h1_write_response(&connection->out, head, framing, h1->keep_alive, h1->version,
+                         cn_loop_date(connection->loop));
 }
 
 void cn_connection_h1_inform(cn_exchange *exchange, uint32_t status)
@@ -317,7 +319,8 @@ void cn_connection_h1_inform(cn_exchange *exchange, uint32_t status)
     if (connection->h1.version == CN_HTTP_1_0)
         return;
     const cn_head head = {.status = status};
-    cn_h1_write_response(&connection->out, &head, CN_H1_NO_BODY, true, CN_HTTP_1_1);
+    cn_h1_write_response(&connection->out, &head, CN_H1_NO_BODY, true, CN_HTTP_1_1,
+                         (cn_span){0});
 }
 
 void cn_connection_h1_write(cn_exchange *exchange, const uint8_t *bytes, size_t count)

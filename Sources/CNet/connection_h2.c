@@ -27,9 +27,13 @@ static void receive_head(void *user, cn_h2_stream *stream, const cn_head *head)
         return;
     }
     exchange->stream = stream;
+    stream->user = exchange;
+    if (head == NULL) {
+        cn_exchange_refuse(exchange, 431, "header section too large");
+        return;
+    }
     exchange->is_head_request = cn_is_head_method(head->method);
     exchange->needs_continue = stream->expects_continue;
-    stream->user = exchange;
     cn_exchange_dispatch(exchange, head);
 }
 
@@ -52,12 +56,35 @@ static void receive_end(void *user, cn_h2_stream *stream, const cn_head *trailer
         connection->events->ended(exchange->user, trailers);
 }
 
+/* Counts a request that its client gave up or spoiled: it may have cost work, and a client may do
+ * no more of it than is allowed (CVE-2023-44487, CVE-2025-8671). */
+static void count_spoiled(cn_connection *connection)
+{
+    static const uint64_t second_ns = 1000000000;
+    const cn_listener_config *config = cn_listener_get_config(connection->listener);
+    uint64_t seconds = (cn_loop_now(connection->loop) - connection->spoiled_ns) / second_ns;
+    uint64_t forgiven = seconds * config->h2_reset_rate;
+    connection->spoiled_ns += seconds * second_ns;
+    connection->spoiled_count -=
+        forgiven < connection->spoiled_count ? (uint32_t)forgiven : connection->spoiled_count;
+    connection->spoiled_count++;
+}
+
+static bool is_abused(const cn_connection *connection)
+{
+    return connection->listener != NULL &&
+           connection->spoiled_count >
+               cn_listener_get_config(connection->listener)->h2_reset_burst;
+}
+
 static void close_stream(void *user, cn_h2_stream *stream, cn_status status)
 {
     cn_connection *connection = user;
     cn_exchange *exchange = exchange_of(stream);
     stream->user = NULL;
     connection->frees_stream = true;
+    if (connection->listener != NULL && exchange->end_status == CN_OK && status != CN_OK)
+        count_spoiled(connection);
     cn_exchange_close(exchange, exchange->end_status == CN_OK ? status : exchange->end_status,
                       NULL);
 }
@@ -71,17 +98,12 @@ static const cn_h2_events events = {
 
 cn_status cn_connection_h2_start(cn_connection *connection)
 {
-    cn_h2_config config = {
+    const cn_h2_config config = {
         .is_client = connection->client != NULL,
         .max_head_bytes = connection->config->max_head_bytes,
         .stream_window_bytes = connection->config->h2_stream_window_bytes,
         .max_stream_count = connection->config->h2_max_stream_count,
     };
-    if (connection->listener != NULL) {
-        const cn_listener_config *listener = cn_listener_get_config(connection->listener);
-        config.reset_burst = listener->h2_reset_burst;
-        config.reset_rate = listener->h2_reset_rate;
-    }
     return cn_h2_create(&config, &events, connection, &connection->h2);
 }
 
@@ -123,9 +145,17 @@ static void report_writable(cn_connection *connection)
     }
 }
 
-/* A connection without streams waits for one, but not for ever. */
+/* Neither the rest of a head nor a next stream is waited for without end. */
 static void update_wait(cn_connection *connection)
 {
+    int32_t head = connection->listener == NULL ? 0 : cn_h2_open_head(connection->h2);
+    if (head != 0) {
+        if (connection->wait != CN_WAIT_HEAD || connection->awaited_head != head)
+            cn_connection_wait(connection, CN_WAIT_HEAD,
+                               cn_listener_get_config(connection->listener)->head_timeout_ms);
+        connection->awaited_head = head;
+        return;
+    }
     if (cn_h2_stream_count(connection->h2) > 0) {
         if (connection->wait != CN_WAIT_NONE)
             cn_connection_wait(connection, CN_WAIT_NONE, 0);
@@ -141,6 +171,10 @@ static void update_wait(cn_connection *connection)
 void cn_connection_h2_settle(cn_connection *connection)
 {
     send_frames(connection);
+    if (is_abused(connection)) {
+        cn_h2_end(connection->h2, true);
+        send_frames(connection);
+    }
     if (connection->failure != CN_OK)
         return;
     report_writable(connection);

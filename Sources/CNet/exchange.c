@@ -41,22 +41,24 @@ size_t cn_error_body(char *text, uint32_t status, const char *problem)
     return (size_t)count;
 }
 
-static void respond_not_found(cn_exchange *exchange)
+void cn_exchange_refuse(cn_exchange *exchange, uint32_t status, const char *problem)
 {
     char body[CN_ERROR_BODY_BYTES], bytes[64];
-    size_t body_count = cn_error_body(body, 404, "no such path");
+    size_t body_count = cn_error_body(body, status, problem);
     int count = snprintf(bytes, sizeof bytes, "content-typeapplication/jsoncontent-length%zu",
                          body_count);
     const cn_field fields[] = {{0, 12, 12, 16}, {28, 14, 42, (uint32_t)count - 42}};
     const cn_head head = {
-        .status = 404,
+        .status = status,
         .bytes = (const uint8_t *)bytes,
         .bytes_count = (size_t)count,
         .fields = fields,
         .field_count = 2,
     };
+    exchange->is_detached = true;
     cn_exchange_respond(exchange, &head);
     cn_exchange_write(exchange, (const uint8_t *)body, body_count);
+    cn_exchange_finish(exchange, NULL);
 }
 
 /* The request's body is wanted: answers 100 to a client that waits for it. */
@@ -72,10 +74,10 @@ void cn_exchange_dispatch(cn_exchange *exchange, const cn_head *head)
 {
     cn_exchange_arm(exchange);
     exchange->user = cn_listener_request(exchange->connection->listener, exchange, head);
-    if (exchange->user == NULL) {
+    if (exchange->user == NULL && !exchange->has_responded) {
+        cn_exchange_refuse(exchange, 404, "no such path");
+    } else if (exchange->user == NULL) {
         exchange->is_detached = true;
-        if (!exchange->has_responded)
-            respond_not_found(exchange);
         cn_exchange_finish(exchange, NULL);
     }
     let_continue(exchange);
@@ -182,7 +184,7 @@ void cn_exchange_respond(cn_exchange *exchange, const cn_head *head)
         exchange->out_bodiless = exchange->is_head_request || final.status == 204 ||
                                  final.status == 304;
         cn_status status = cn_h2_respond(connection->h2, exchange->stream, &final,
-                                         !exchange->out_bodiless);
+                                         !exchange->out_bodiless, cn_loop_date(connection->loop));
         if (status != CN_OK)
             cn_exchange_abort(exchange);
     } else {
@@ -200,7 +202,7 @@ void cn_exchange_inform(cn_exchange *exchange, uint32_t status)
         return;
     const cn_head head = {.status = status};
     if (exchange->stream != NULL)
-        cn_h2_respond(exchange->connection->h2, exchange->stream, &head, true);
+        cn_h2_respond(exchange->connection->h2, exchange->stream, &head, true, (cn_span){0});
     else
         cn_connection_h1_inform(exchange, status);
     cn_connection_touch(exchange->connection);

@@ -124,6 +124,22 @@ bool cn_is_authority(const uint8_t *bytes, size_t count)
     return true;
 }
 
+bool cn_is_target(cn_span target)
+{
+    for (size_t i = 0; i < target.count; i++) {
+        if (target.data[i] <= 0x20 || target.data[i] >= 0x7F)
+            return false;
+    }
+    return target.count > 0;
+}
+
+bool cn_is_origin_form(cn_span method, cn_span target)
+{
+    if (target.count == 1 && target.data[0] == '*')
+        return method.count == 7 && memcmp(method.data, "OPTIONS", 7) == 0;
+    return target.count > 0 && target.data[0] == '/';
+}
+
 cn_span cn_head_find(const cn_head *head, cn_field_kind kind)
 {
     for (size_t i = 0; i < head->field_count; i++) {
@@ -132,4 +148,14 @@ cn_span cn_head_find(const cn_head *head, cn_field_kind kind)
             return (cn_span){cn_field_value(head, field), field->value_count};
     }
     return (cn_span){0};
+}
+
+bool cn_head_names(const cn_head *head, const char *lower)
+{
+    for (size_t i = 0; i < head->field_count; i++) {
+        const cn_field *field = &head->fields[i];
+        if (cn_equals_ignoring_case(cn_field_name(head, field), field->name_count, lower))
+            return true;
+    }
+    return false;
 }

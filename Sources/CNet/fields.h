@@ -32,6 +32,10 @@ bool cn_is_field_value(const uint8_t *bytes, size_t count);
 int64_t cn_parse_length(const uint8_t *bytes, size_t count);
 /* Bytes that a Host field or :authority may have. */
 bool cn_is_authority(const uint8_t *bytes, size_t count);
+/* Bytes that a request's target may have. */
+bool cn_is_target(cn_span target);
+/* Origin form, or the asterisk of OPTIONS (RFC 9112 section 3.2). */
+bool cn_is_origin_form(cn_span method, cn_span target);
 
 static inline const uint8_t *cn_field_name(const cn_head *head, const cn_field *field)
 {
@@ -45,6 +49,8 @@ static inline const uint8_t *cn_field_value(const cn_head *head, const cn_field 
 
 /* The value of the first field of a kind; data is NULL without one. */
 cn_span cn_head_find(const cn_head *head, cn_field_kind kind);
+/* Whether a field has this name, given in lower case. */
+bool cn_head_names(const cn_head *head, const char *lower);
 
 #pragma GCC visibility pop
 

@@ -77,8 +77,9 @@ bool cn_h1_is_inside(const cn_h1 *h1);
 enum { CN_H1_KEEP_LENGTH = -1, CN_H1_NO_BODY = -2, CN_H1_CHUNKED = -3 };
 
 void cn_h1_write_request(cn_bytes *out, const cn_head *head, int64_t content_length);
+/* `date` is written unless it is empty or the head has one. */
 void cn_h1_write_response(cn_bytes *out, const cn_head *head, int64_t content_length,
-                          bool keep_alive, cn_version version);
+                          bool keep_alive, cn_version version, cn_span date);
 /* The line before a chunk; CRLF follows the chunk. At most CN_H1_SIZE_LINE bytes. */
 enum { CN_H1_SIZE_LINE = 18 };
 size_t cn_h1_size_line(char *line, size_t count);

@@ -228,17 +228,10 @@ static cn_status parse_version(cn_h1 *h1, const uint8_t *data, size_t count)
 /* Absolute form becomes origin form and an authority (RFC 9112 section 3.2.2). */
 static cn_status parse_target(cn_h1 *h1, cn_span target)
 {
-    for (size_t i = 0; i < target.count; i++) {
-        if (target.data[i] <= 0x20 || target.data[i] >= 0x7F)
-            return cn_h1_fail(h1, 400, "malformed request target");
-    }
     cn_head *head = &h1->head;
-    if (target.count > 0 && target.data[0] == '/') {
-        head->target = target;
-        return CN_OK;
-    }
-    if (cn_equals_ignoring_case(head->method.data, head->method.count, "options") &&
-        target.count == 1 && target.data[0] == '*') {
+    if (!cn_is_target(target))
+        return cn_h1_fail(h1, 400, "malformed request target");
+    if (cn_is_origin_form(head->method, target)) {
         head->target = target;
         return CN_OK;
     }

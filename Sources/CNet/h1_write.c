@@ -82,7 +82,10 @@ static void append_fields(cn_bytes *out, const cn_head *head, bool keep_length)
         if (!cn_is_token(name, field->name_count))
             continue;
         cn_field_kind kind = cn_field_kind_of(name, field->name_count);
-        if (kind == CN_FIELD_OTHER || (kind == CN_FIELD_CONTENT_LENGTH && keep_length))
+        bool is_length = kind == CN_FIELD_CONTENT_LENGTH && keep_length;
+        /* Two would be ambiguous. */
+        keep_length = keep_length && !is_length;
+        if (kind == CN_FIELD_OTHER || is_length)
             append_field(out, name, field->name_count, cn_field_value(head, field),
                          field->value_count);
     }
@@ -125,7 +128,7 @@ void cn_h1_write_request(cn_bytes *out, const cn_head *head, int64_t content_len
 }
 
 void cn_h1_write_response(cn_bytes *out, const cn_head *head, int64_t content_length,
-                          bool keep_alive, cn_version version)
+                          bool keep_alive, cn_version version, cn_span date)
 {
     char line[64];
     int count = snprintf(line, sizeof line, "HTTP/1.1 %u %s\r\n", head->status,
@@ -133,6 +136,8 @@ void cn_h1_write_response(cn_bytes *out, const cn_head *head, int64_t content_le
     cn_bytes_append(out, line, (size_t)count);
     append_fields(out, head, content_length == CN_H1_KEEP_LENGTH);
     append_framing(out, content_length);
+    if (date.count > 0 && !cn_head_names(head, "date"))
+        append_field(out, (const uint8_t *)"date", 4, date.data, date.count);
     if (!keep_alive)
         cn_bytes_append_text(out, "connection: close\r\n");
     else if (version == CN_HTTP_1_0)

@@ -45,7 +45,9 @@ static cn_h2_stream *find_stream(cn_h2 *h2, int32_t id)
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     cn_h2 *h2 = user;
+    h2->open_head = frame->hd.stream_id;
     h2->head_bytes.begin = h2->head_bytes.end = 0;
+    h2->cookie.begin = h2->cookie.end = 0;
     h2->field_count = 0;
     h2->method = h2->path = h2->authority = (cn_field){0};
     h2->status = 0;
@@ -73,6 +75,24 @@ static cn_field keep(cn_h2 *h2, const uint8_t *name, size_t name_count, const ui
     };
 }
 
+/* Cookies come in pieces, and are one field anywhere else (RFC 9113 section 8.2.3). */
+static void keep_cookie(cn_h2 *h2, const uint8_t *value, size_t count)
+{
+    if (cn_bytes_count(&h2->cookie) == 0)
+        h2->cookie_index = h2->field_count++;
+    else
+        cn_bytes_append(&h2->cookie, "; ", 2);
+    cn_bytes_append(&h2->cookie, value, count);
+}
+
+static void end_cookie(cn_h2 *h2)
+{
+    if (cn_bytes_count(&h2->cookie) > 0)
+        h2->fields[h2->cookie_index] = keep(h2, (const uint8_t *)"cookie", 6,
+                                            cn_bytes_front(&h2->cookie),
+                                            cn_bytes_count(&h2->cookie));
+}
+
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_count, const uint8_t *value, size_t value_count, uint8_t flags,
                      void *user)
@@ -81,7 +101,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     (void)frame;
     (void)flags;
     cn_h2 *h2 = user;
-    if (cn_bytes_count(&h2->head_bytes) + name_count + value_count > h2->config.max_head_bytes ||
+    size_t held = cn_bytes_count(&h2->head_bytes) + cn_bytes_count(&h2->cookie);
+    if (held + name_count + value_count > h2->config.max_head_bytes ||
         h2->field_count == CN_H2_MAX_FIELD_COUNT) {
         h2->head_too_large = true;
         return 0;
@@ -94,6 +115,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     if (kind == CN_FIELD_HOST && !h2->config.is_client) {
         if (h2->authority.name_count == 0)
             h2->authority = keep(h2, name, name_count, value, value_count);
+        return 0;
+    }
+    if (cn_equals_ignoring_case(name, name_count, "cookie") && value_count > 0) {
+        keep_cookie(h2, value, value_count);
         return 0;
     }
     if (name_count == 0 || name[0] != ':') {
@@ -147,20 +172,21 @@ static void receive_request(cn_h2 *h2, cn_h2_stream *stream)
     stream->has_head = true;
     stream->expects_continue = h2->expects_continue;
     cn_head head = head_of(h2);
-    if (h2->head_too_large) {
-        static const cn_head refusal = {.status = 431};
-        cn_h2_respond(h2, stream, &refusal, false);
-    } else if (head.target.count == 0) {
-        /* CONNECT. */
-        cn_h2_reset(h2, stream);
-    } else {
+    if (h2->head_too_large)
+        h2->events.head(h2->user, stream, NULL);
+    else if (cn_is_target(head.target) && cn_is_origin_form(head.method, head.target) &&
+             cn_is_authority(head.authority.data, head.authority.count))
         h2->events.head(h2->user, stream, &head);
-    }
+    else
+        /* CONNECT, or what HTTP/1 could not carry on. */
+        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                  NGHTTP2_PROTOCOL_ERROR);
 }
 
 static void receive_headers(cn_h2 *h2, cn_h2_stream *stream, const nghttp2_frame *frame)
 {
     bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    end_cookie(h2);
     cn_head head = head_of(h2);
     if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         receive_request(h2, stream);
@@ -190,6 +216,7 @@ static int on_frame_received(nghttp2_session *session, const nghttp2_frame *fram
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         stream = find_stream(h2, frame->hd.stream_id);
+        h2->open_head = 0;
         if (stream != NULL)
             receive_headers(h2, stream, frame);
         break;
@@ -260,6 +287,9 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error,
     (void)session;
     cn_h2 *h2 = user;
     cn_h2_stream *stream = find_stream(h2, id);
+    /* A malformed head has no other end. */
+    if (h2->open_head == id)
+        h2->open_head = 0;
     if (stream == NULL)
         return 0;
     if (stream->user != NULL)
@@ -310,8 +340,8 @@ static int create_session(cn_h2 *h2)
         if (h2->config.is_client) {
             code = nghttp2_session_client_new2(&h2->session, callbacks, h2, option);
         } else {
-            nghttp2_option_set_stream_reset_rate_limit(option, h2->config.reset_burst,
-                                                       h2->config.reset_rate);
+            /* Whoever knows what a request costs counts those given up. */
+            nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, UINT64_MAX);
             code = nghttp2_session_server_new2(&h2->session, callbacks, h2, option);
         }
     }
@@ -370,6 +400,7 @@ void cn_h2_destroy(cn_h2 *h2)
     while (h2->streams.next != &h2->streams)
         cn_h2_remove_stream(h2, h2->streams.next);
     cn_bytes_free(&h2->head_bytes);
+    cn_bytes_free(&h2->cookie);
     free(h2);
 }
 
@@ -425,6 +456,11 @@ cn_h2_stream *cn_h2_first_stream(const cn_h2 *h2)
     return h2->streams.next == &h2->streams ? NULL : h2->streams.next;
 }
 
+int32_t cn_h2_open_head(const cn_h2 *h2)
+{
+    return h2->open_head;
+}
+
 size_t cn_h2_capacity(const cn_h2 *h2)
 {
     if (h2->has_goaway || nghttp2_session_check_request_allowed(h2->session) == 0)
@@ -443,7 +479,8 @@ void cn_h2_drain(cn_h2 *h2)
     nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
 }
 
-void cn_h2_end(cn_h2 *h2)
+void cn_h2_end(cn_h2 *h2, bool is_abuse)
 {
-    nghttp2_session_terminate_session(h2->session, NGHTTP2_NO_ERROR);
+    nghttp2_session_terminate_session(h2->session,
+                                      is_abuse ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_NO_ERROR);
 }

@@ -35,7 +35,7 @@ typedef struct cn_h2_stream {
 } cn_h2_stream;
 
 typedef struct cn_h2_events {
-    /* Servers: a request. Clients: the response of a stream. */
+    /* Servers: a request, or NULL if its head is too large. Clients: the response of a stream. */
     void (*head)(void *user, cn_h2_stream *stream, const cn_head *head);
     void (*body)(void *user, cn_h2_stream *stream, const uint8_t *bytes, size_t count);
     void (*ended)(void *user, cn_h2_stream *stream, const cn_head *trailers);
@@ -48,8 +48,6 @@ typedef struct cn_h2_config {
     uint32_t max_head_bytes;
     uint32_t stream_window_bytes;
     uint32_t max_stream_count;
-    uint64_t reset_burst;
-    uint64_t reset_rate;
 } cn_h2_config;
 
 cn_status cn_h2_create(const cn_h2_config *config, const cn_h2_events *events, void *user,
@@ -69,13 +67,18 @@ const char *cn_h2_problem(const cn_h2 *h2);
 bool cn_h2_has_settings(const cn_h2 *h2);
 size_t cn_h2_stream_count(const cn_h2 *h2);
 cn_h2_stream *cn_h2_first_stream(const cn_h2 *h2);
+/* The stream of which a head is begun and not complete; 0: none. Nothing else may come before its
+ * end, on any stream. */
+int32_t cn_h2_open_head(const cn_h2 *h2);
 /* Clients: how many more requests may start; 0 after GOAWAY. */
 size_t cn_h2_capacity(const cn_h2 *h2);
 /* Clients. With `has_body`, writes and a finish follow. */
 cn_status cn_h2_request(cn_h2 *h2, const cn_head *head, const char *scheme, bool has_body,
                         void *stream_user, cn_h2_stream **stream_p);
-/* Servers. An interim response leaves the stream waiting for another. */
-cn_status cn_h2_respond(cn_h2 *h2, cn_h2_stream *stream, const cn_head *head, bool has_body);
+/* Servers. An interim response leaves the stream waiting for another. `date` is sent unless it is
+ * empty or the head has one. */
+cn_status cn_h2_respond(cn_h2 *h2, cn_h2_stream *stream, const cn_head *head, bool has_body,
+                        cn_span date);
 void cn_h2_write(cn_h2 *h2, cn_h2_stream *stream, const uint8_t *bytes, size_t count);
 /* trailers may be NULL. */
 void cn_h2_finish(cn_h2 *h2, cn_h2_stream *stream, const cn_head *trailers);
@@ -86,8 +89,8 @@ void cn_h2_pause(cn_h2_stream *stream);
 void cn_h2_resume(cn_h2 *h2, cn_h2_stream *stream);
 /* Servers: GOAWAY that lets streams on their way in, then, after a round trip, the last one. */
 void cn_h2_drain(cn_h2 *h2);
-/* GOAWAY now. */
-void cn_h2_end(cn_h2 *h2);
+/* GOAWAY now: nothing more is received. `is_abuse`: the peer is told to calm down. */
+void cn_h2_end(cn_h2 *h2, bool is_abuse);
 
 #pragma GCC visibility pop
 

@@ -4,7 +4,11 @@
 #include "fields.h"
 #include "h2_session.h"
 
-enum { FRAME_HEAD_BYTES = 9 };
+enum {
+    FRAME_HEAD_BYTES = 9,
+    /* With pseudo-header fields and the date. */
+    MAX_LIST_COUNT = CN_H2_MAX_FIELD_COUNT + 4,
+};
 
 /* ---- outgoing bodies */
 
@@ -22,16 +26,17 @@ static void trim(const uint8_t **value, size_t *count)
  * had to be changed; it must outlive the submission. */
 static size_t add_fields(nghttp2_nv *list, size_t used, const cn_head *head, cn_bytes *clean)
 {
-    for (size_t i = 0; i < head->field_count && used < CN_H2_MAX_FIELD_COUNT + 4; i++) {
+    for (size_t i = 0; i < head->field_count; i++) {
         const cn_field *field = &head->fields[i];
         const uint8_t *name = cn_field_name(head, field);
         cn_field_kind kind = cn_field_kind_of(name, field->name_count);
-        if (!cn_is_token(name, field->name_count) ||
-            (kind != CN_FIELD_OTHER && kind != CN_FIELD_CONTENT_LENGTH && kind != CN_FIELD_TE))
-            continue;
         const uint8_t *value = cn_field_value(head, field);
         size_t count = field->value_count;
         trim(&value, &count);
+        bool is_trailers = kind == CN_FIELD_TE && cn_equals_ignoring_case(value, count, "trailers");
+        if (!cn_is_token(name, field->name_count) ||
+            (kind != CN_FIELD_OTHER && kind != CN_FIELD_CONTENT_LENGTH && !is_trailers))
+            continue;
         if (!cn_is_field_value(value, count)) {
             /* Reserved for the whole head at first use: earlier values must not move. */
             if (clean->data == NULL)
@@ -51,7 +56,7 @@ static size_t add_fields(nghttp2_nv *list, size_t used, const cn_head *head, cn_
     return used;
 }
 
-static nghttp2_nv pseudo(const char *name, const uint8_t *value, size_t count)
+static nghttp2_nv make_field(const char *name, const uint8_t *value, size_t count)
 {
     return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name),
                         count, NGHTTP2_NV_FLAG_NONE};
@@ -59,7 +64,7 @@ static nghttp2_nv pseudo(const char *name, const uint8_t *value, size_t count)
 
 static int submit_trailers(cn_h2 *h2, cn_h2_stream *stream)
 {
-    nghttp2_nv list[CN_H2_MAX_FIELD_COUNT + 4];
+    nghttp2_nv list[MAX_LIST_COUNT];
     cn_head head = {
         .bytes = cn_bytes_front(&stream->trailers),
         .bytes_count = cn_bytes_count(&stream->trailers),
@@ -130,6 +135,8 @@ void cn_h2_write(cn_h2 *h2, cn_h2_stream *stream, const uint8_t *bytes, size_t c
 
 static bool copy_trailers(cn_h2_stream *stream, const cn_head *trailers)
 {
+    if (trailers->field_count > CN_H2_MAX_FIELD_COUNT)
+        return false;
     cn_bytes_append(&stream->trailers, trailers->bytes, trailers->bytes_count);
     stream->trailer_fields = malloc(trailers->field_count * sizeof *trailers->fields);
     if (stream->trailers.failed || stream->trailer_fields == NULL)
@@ -184,15 +191,16 @@ static nghttp2_data_provider body_of(cn_h2_stream *stream)
 cn_status cn_h2_request(cn_h2 *h2, const cn_head *head, const char *scheme, bool has_body,
                         void *stream_user, cn_h2_stream **stream_p)
 {
+    if (head->field_count > CN_H2_MAX_FIELD_COUNT)
+        return CN_HEAD_TOO_LARGE;
     cn_h2_stream *stream = cn_h2_add_stream(h2, 0);
     if (stream == NULL)
         return CN_NO_MEMORY;
-    nghttp2_nv list[CN_H2_MAX_FIELD_COUNT + 4] = {
-        pseudo(":method", head->method.data, head->method.count),
-        pseudo(":scheme", (const uint8_t *)scheme, strlen(scheme)),
-        pseudo(":path", head->target.data, head->target.count),
-        pseudo(":authority", head->authority.data, head->authority.count),
-    };
+    nghttp2_nv list[MAX_LIST_COUNT];
+    list[0] = make_field(":method", head->method.data, head->method.count);
+    list[1] = make_field(":scheme", (const uint8_t *)scheme, strlen(scheme));
+    list[2] = make_field(":path", head->target.data, head->target.count);
+    list[3] = make_field(":authority", head->authority.data, head->authority.count);
     cn_bytes clean = {0};
     size_t count = add_fields(list, 4, head, &clean);
     nghttp2_data_provider body = body_of(stream);
@@ -210,16 +218,22 @@ cn_status cn_h2_request(cn_h2 *h2, const cn_head *head, const char *scheme, bool
     return CN_OK;
 }
 
-cn_status cn_h2_respond(cn_h2 *h2, cn_h2_stream *stream, const cn_head *head, bool has_body)
+cn_status cn_h2_respond(cn_h2 *h2, cn_h2_stream *stream, const cn_head *head, bool has_body,
+                        cn_span date)
 {
+    if (head->field_count > CN_H2_MAX_FIELD_COUNT)
+        return CN_HEAD_TOO_LARGE;
     char status[4] = {
         (char)('0' + head->status / 100 % 10),
         (char)('0' + head->status / 10 % 10),
         (char)('0' + head->status % 10),
     };
-    nghttp2_nv list[CN_H2_MAX_FIELD_COUNT + 4] = {pseudo(":status", (const uint8_t *)status, 3)};
+    nghttp2_nv list[MAX_LIST_COUNT];
+    list[0] = make_field(":status", (const uint8_t *)status, 3);
     cn_bytes clean = {0};
     size_t count = add_fields(list, 1, head, &clean);
+    if (date.count > 0 && !cn_head_names(head, "date"))
+        list[count++] = make_field("date", date.data, date.count);
     int code;
     if (head->status < 200) {
         code = nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, list,

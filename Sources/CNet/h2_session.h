@@ -23,7 +23,10 @@ struct cn_h2 {
     bool is_draining;
     const char *problem;
     /* The header section being received. */
+    int32_t open_head;
     cn_bytes head_bytes;
+    cn_bytes cookie; /* its pieces, joined */
+    size_t cookie_index; /* its place in `fields`, if there are pieces */
     cn_field fields[CN_H2_MAX_FIELD_COUNT];
     size_t field_count;
     cn_field method, path, authority; /* name_count as a flag: seen */

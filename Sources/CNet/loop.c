@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -229,6 +230,25 @@ void cn_loop_destroy(cn_loop *loop)
         free(loop->spare[i]);
     free(loop->heap);
     free(loop);
+}
+
+cn_span cn_loop_date(cn_loop *loop)
+{
+    time_t now = time(NULL);
+    if (now != loop->date_s) {
+        /* Not strftime: names must not follow the locale. */
+        static const char days[] = "SunMonTueWedThuFriSat";
+        static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        struct tm tm;
+        char text[64];
+        gmtime_r(&now, &tm);
+        snprintf(text, sizeof text, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                 days + tm.tm_wday * 3, tm.tm_mday, months + tm.tm_mon * 3, tm.tm_year + 1900,
+                 tm.tm_hour, tm.tm_min, tm.tm_sec);
+        memcpy(loop->date, text, sizeof loop->date);
+        loop->date_s = now;
+    }
+    return (cn_span){(const uint8_t *)loop->date, sizeof loop->date - 1};
 }
 
 cn_status cn_status_from_uv(int code)

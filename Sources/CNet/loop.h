@@ -2,6 +2,7 @@
 #ifndef CN_LOOP_H
 #define CN_LOOP_H
 
+#include <time.h>
 #include <uv.h>
 
 #include "bytes.h"
@@ -71,6 +72,8 @@ struct cn_loop {
     uint8_t *spare[CN_SPARE_COUNT];
     size_t spare_count;
     char name[16];
+    time_t date_s; /* what `date` shows */
+    char date[30];
     cn_field fields[CN_MAX_FIELD_COUNT]; /* of the head being parsed */
     uint8_t plain[CN_PLAIN_BYTES];       /* of the TLS record being read */
     uint8_t read[CN_READ_BYTES];         /* of the read being handled */
@@ -96,6 +99,9 @@ static inline uint64_t cn_loop_now(const cn_loop *loop)
 {
     return uv_now(&loop->uv) * 1000000;
 }
+
+/* The time of day as the `date` field has it (RFC 9110 section 5.6.7), made once a second. */
+cn_span cn_loop_date(cn_loop *loop);
 
 cn_status cn_status_from_uv(int code);
 

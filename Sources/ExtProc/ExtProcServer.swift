@@ -120,6 +120,8 @@ extension HTTPServerConfiguration {
         var configuration = HTTPServerConfiguration(tls: tls)
         configuration.http2MaximumStreams = 10_000
         configuration.idleTimeout = .seconds(3600)
+        // Envoy resets nearly every stream of its external processors.
+        configuration.http2ResetRateLimit = (burst: .max, perSecond: .max)
         return configuration
     }
 }

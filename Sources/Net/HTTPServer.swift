@@ -14,7 +14,8 @@ public struct HTTPServerConfiguration: Sendable {
     /// How long a connection may wait for a next request, or a body may make no progress either
     /// way; zero: as long as it takes. Long-lived streams that may be silent need zero.
     public var idleTimeout = Duration.seconds(75)
-    /// Per loop. Above it no connection is accepted until one ends.
+    /// Per loop. Above it no connection is accepted until one ends; nor is one while the process
+    /// is out of file descriptors.
     public var maximumConnections = 10_000
     /// Above so many unsent bytes of one response, writes return false.
     public var highWaterBytes = 256 << 10
@@ -24,11 +25,10 @@ public struct HTTPServerConfiguration: Sendable {
     public var http2StreamWindow = 256 << 10
     /// Concurrent requests of one HTTP/2 connection.
     public var http2MaximumStreams = 1024
-    /// RST_STREAM frames taken from one HTTP/2 connection, at once and per second. Envoy resets
-    /// nearly every stream of its external processors, so the default is as good as none.
-    public var http2ResetRateLimit: (burst: UInt64, perSecond: UInt64) = (
-        1_000_000_000, 1_000_000_000
-    )
+    /// Requests of one HTTP/2 connection that its client may reset or spoil before they are
+    /// answered, at once and per second; above it the connection is closed. Proxies that reset
+    /// streams as a matter of course need more.
+    public var http2ResetRateLimit = (burst: 1000, perSecond: 100)
 
     /// The defaults above, plain.
     public init(tls: TLSServerContext? = nil) {
@@ -141,8 +141,8 @@ private final class Listener: @unchecked Sendable {
         settings.connection.tls = configuration.tls?.handle
         settings.head_timeout_ms = configuration.headerTimeout.wholeMilliseconds
         settings.max_connection_count = UInt32(clamping: configuration.maximumConnections)
-        settings.h2_reset_burst = configuration.http2ResetRateLimit.burst
-        settings.h2_reset_rate = configuration.http2ResetRateLimit.perSecond
+        settings.h2_reset_burst = UInt32(clamping: configuration.http2ResetRateLimit.burst)
+        settings.h2_reset_rate = UInt32(clamping: configuration.http2ResetRateLimit.perSecond)
         var events = cn_listener_events()
         events.request = { user, exchange, head in
             let listener = Unmanaged<Listener>.fromOpaque(user.unsafelyUnwrapped)

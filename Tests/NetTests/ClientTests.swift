@@ -10,6 +10,7 @@ final class TestClient: Sendable {
 
     init(_ configure: (inout HTTPClientConfiguration) -> Void = { _ in }) throws {
         var configuration = HTTPClientConfiguration()
+        configuration.connectTimeout = .seconds(patience)
         configure(&configuration)
         loop = try EventLoop.start(name: "client")
         client = HTTPClient(on: loop, configuration: configuration)
@@ -269,19 +270,7 @@ final class TestClient: Sendable {
         let socket = try server.accept()
         let total = 64 << 20
         try socket.send("HTTP/1.1 200 OK\r\nContent-Length: \(total)\r\n\r\n")
-        let part = [UInt8](repeating: 0, count: 1 << 20)
-        var sent = 0
-        var refusals = 0
-        while refusals < 200, sent < total {
-            let count = socket.sendSome(Array(part.prefix(total - sent)))
-            if count > 0 {
-                sent += count
-                refusals = 0
-            } else {
-                refusals += 1
-                usleep(1000)
-            }
-        }
+        let sent = socket.sendUntilFull(total: total)
         #expect(sent < 32 << 20)
         client.loop.execute { resume() }
         try socket.send([UInt8](repeating: 0, count: total - sent))
@@ -303,11 +292,23 @@ final class TestClient: Sendable {
         try socket.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         #expect(try first.response().status == 200)
         #expect(try socket.receive(until: "\r\n\r\n").hasPrefix("GET /2"))
-        // Waiting has its deadline as well.
-        let fourth = client.start("GET", "/4", to: server.address)
-        #expect(try fourth.next() == .failed(.timeout(.connect)))
         try socket.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         #expect(try second.response().status == 200)
+    }
+
+    @Test func waitingForAPlaceHasADeadline() throws {
+        let server = try RawServer()
+        let client = try TestClient {
+            $0.maximumConnectionsPerHost = 1
+            $0.connectTimeout = .seconds(2)
+        }
+        let first = client.start("GET", "/1", to: server.address)
+        let socket = try server.accept()
+        try socket.receive(until: "\r\n\r\n")
+        let second = client.start("GET", "/2", to: server.address)
+        #expect(try second.next() == .failed(.timeout(.connect)))
+        try socket.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        #expect(try first.response().status == 200)
     }
 
     @Test func shutdownFailsWhatRuns() throws {
@@ -357,9 +358,11 @@ final class TestClient: Sendable {
         await #expect(throws: NetError.timeout(.deadline)) {
             try await client.client.send(get, to: server.address, timeout: .milliseconds(50))
         }
-        let task = Task { try await client.client.send(get, to: server.address) }
-        while try inbox.next() != .end {}
-        while try inbox.next() != .end {}
+        let second = HTTPRequestHead(method: "GET", target: "/second")
+        let task = Task { try await client.client.send(second, to: server.address) }
+        while true {
+            if case .head(let head) = try inbox.next(), head.target == "/second" { break }
+        }
         task.cancel()
         await #expect(throws: NetError.cancelled) { try await task.value }
         client.loop.shutdown()

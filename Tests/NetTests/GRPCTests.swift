@@ -28,10 +28,10 @@ private final class Doubler: ServerExchangeDelegate {
         let client = try HTTP2Tests.client()
         let address = server.address
         let doubled = try await client.client.unary(
-            path: "/double", to: address, message: [1, 2, 3], timeout: .seconds(5))
+            path: "/double", to: address, message: [1, 2, 3], timeout: .seconds(patience))
         #expect(doubled == [2, 4, 6])
         let empty = try await client.client.unary(
-            path: "/double", to: address, message: [], timeout: .seconds(5))
+            path: "/double", to: address, message: [], timeout: .seconds(patience))
         #expect(empty == [])
     }
 
@@ -40,7 +40,7 @@ private final class Doubler: ServerExchangeDelegate {
         let client = try HTTP2Tests.client()
         await #expect(throws: GRPCStatus.notFound("100 % gone\nfor good")) {
             try await client.client.unary(
-                path: "/fail", to: server.address, message: [1], timeout: .seconds(5))
+                path: "/fail", to: server.address, message: [1], timeout: .seconds(patience))
         }
     }
 
@@ -49,7 +49,7 @@ private final class Doubler: ServerExchangeDelegate {
         let client = try HTTP2Tests.client()
         do {
             _ = try await client.client.unary(
-                path: "/x", to: address, message: [], timeout: .seconds(5))
+                path: "/x", to: address, message: [], timeout: .seconds(patience))
             #expect(Bool(false))
         } catch {
             #expect(error.code == 14)

@@ -35,8 +35,35 @@ import Testing
         #expect(try inbox.next() == .end)
         #expect(try inbox.next() == .closed(.complete))
         #expect(
-            try socket.receive(until: "ok")
+            try socket.receive(until: "ok").undated
                 == "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    }
+
+    @Test func responsesAreDated() throws {
+        let server = try TestServer { exchange in
+            var head = HTTPResponseHead(status: 200)
+            if exchange.head.path == "/own" { head.headers.append("Date", "then") }
+            exchange.respond(head, text: "ok")
+            return nil
+        }
+        let socket = try RawSocket(to: server.address)
+        let format = DateFormatter()
+        format.locale = Locale(identifier: "en_US_POSIX")
+        format.dateFormat = "EEE, dd MMM yyyy HH:mm:ss zzz"
+        let start = Date(timeIntervalSince1970: Date().timeIntervalSince1970.rounded(.down))
+        for path in ["/", "/again"] {
+            try socket.send("GET \(path) HTTP/1.1\r\nHost: a\r\n\r\n")
+            let text = try socket.receive(until: "ok")
+            let date = try #require(text.firstMatch(of: /\r\ndate: ([^\r]*)\r\n/)?.output.1)
+            #expect((start...Date()).contains(try #require(format.date(from: String(date)))))
+        }
+        try socket.send("GET /own HTTP/1.1\r\nHost: a\r\n\r\n")
+        #expect(
+            try socket.receive(until: "ok")
+                == "HTTP/1.1 200 OK\r\nDate: then\r\ncontent-length: 2\r\n\r\nok")
+        // So are those that no handler gave, and interim ones are not.
+        try socket.send("GET / HTTP/1.1\r\n\r\n")
+        #expect(try socket.receiveAll().contains("\r\ndate: "))
     }
 
     @Test func nilHandlerAnswers404() throws {
@@ -77,10 +104,13 @@ import Testing
             return nil
         }
         let socket = try RawSocket(to: server.address)
-        try socket.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /204 HTTP/1.1\r\nHost: a\r\n\r\n")
-        let text = try socket.receive(until: "204 No Content\r\n\r\n")
+        try socket.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /204 HTTP/1.1\r\nHost: a\r\n")
+        try socket.send("Connection: close\r\n\r\n")
+        let text = try socket.receiveAll()
         #expect(
-            text == "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n")
+            text.undated
+                == "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+        )
     }
 
     @Test func chunkedBothWaysWithTrailers() throws {
@@ -102,7 +132,7 @@ import Testing
         )
         let text = try socket.receive(until: "x-sum: 7\r\n\r\n")
         #expect(
-            text == """
+            text.undated == """
                 HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\
                 x-sum: 7\r\n\r\n
                 """)
@@ -117,7 +147,9 @@ import Testing
         }
         let socket = try RawSocket(to: server.address)
         try socket.send("GET / HTTP/1.0\r\n\r\n")
-        #expect(try socket.receiveAll() == "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc")
+        #expect(
+            try socket.receiveAll().undated
+                == "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc")
     }
 
     @Test func continueIsSentWhenTheBodyIsWanted() throws {
@@ -223,9 +255,10 @@ import Testing
         var configuration = HTTPServerConfiguration()
         configuration.idleTimeout = .milliseconds(150)
         let (server, inbox) = try Self.recording(configuration)
-        let socket = try RawSocket(to: server.address)
-        try socket.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
-        #expect(try socket.receiveAll().hasPrefix("HTTP/1.1 408 "))
+        let text = try answer(
+            to: "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf",
+            at: server.address)
+        #expect(text.hasPrefix("HTTP/1.1 408 "))
         _ = try inbox.next()
         #expect(try inbox.next() == .body(4))
         #expect(try inbox.next() == .closed(.aborted(.timeout(.idle))))
@@ -246,9 +279,8 @@ import Testing
         let server = try TestServer(configuration, handler: Self.ok)
         let fresh = try RawSocket(to: server.address)
         #expect(try fresh.receiveAll() == "")
-        let used = try RawSocket(to: server.address)
-        try used.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
-        #expect(try used.receiveAll().hasSuffix("/a"))
+        let used = try answer(to: "GET /a HTTP/1.1\r\nHost: a\r\n\r\n", at: server.address)
+        #expect(used.hasSuffix("/a"))
     }
 
     @Test func clientThatDoesNotReadTimesOut() throws {
@@ -263,9 +295,15 @@ import Testing
             }
             return recorder
         }
-        let socket = try RawSocket(to: server.address, receiveBuffer: 4096)
-        try socket.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        _ = try inbox.next()
+        // A busy machine may keep a request from coming before its connection counts as idle.
+        var sockets: [RawSocket] = []
+        var event: ServerEvent?
+        while event == nil, sockets.count < 30 {
+            let socket = try RawSocket(to: server.address, receiveBuffer: 4096)
+            try? socket.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            sockets.append(socket)
+            event = try? inbox.next(within: 2)
+        }
         #expect(try inbox.next() == .end)
         #expect(try inbox.next() == .closed(.aborted(.timeout(.idle))))
     }
@@ -296,10 +334,10 @@ import Testing
             return nil
         }
         let socket = try RawSocket(to: server.address)
-        let size = 100 << 20
+        let size = 32 << 20
         try socket.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \(size)\r\n\r\n")
         let part = [UInt8](repeating: 0, count: 1 << 20)
-        for _ in 0..<100 { try socket.send(part) }
+        for _ in 0..<32 { try socket.send(part) }
         let text = try socket.receiveAll()
         #expect(text.hasPrefix("HTTP/1.1 413 "))
         #expect(text.hasSuffix("too much"))
@@ -328,19 +366,7 @@ import Testing
         try socket.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \(total)\r\n\r\n")
         let resume = try exchanges.next()
         // The kernel's buffers fill up, and then nothing more goes in.
-        let part = [UInt8](repeating: 0, count: 1 << 20)
-        var sent = 0
-        var refusals = 0
-        while refusals < 200, sent < total {
-            let count = socket.sendSome(Array(part.prefix(total - sent)))
-            if count > 0 {
-                sent += count
-                refusals = 0
-            } else {
-                refusals += 1
-                usleep(1000)
-            }
-        }
+        let sent = socket.sendUntilFull(total: total)
         #expect(sent < 32 << 20)
         resume()
         try socket.send([UInt8](repeating: 0, count: total - sent))
@@ -417,30 +443,6 @@ import Testing
         #expect(try seen.next() == "/newcomer")
     }
 
-    @Test func twoThousandIdleConnectionsAreCheap() throws {
-        var limit = rlimit()
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        limit.rlim_cur = limit.rlim_max
-        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        let server = try TestServer(handler: Self.ok)
-        let first = try RawSocket(to: server.address)
-        try first.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
-        try first.receive(until: "/first")
-        let before = residentBytes()
-        let sockets = try (0..<2000).map { _ in try RawSocket(to: server.address) }
-        // Accepted in order: the last one answers when all are in.
-        for socket in [sockets[0], sockets[1999]] {
-            try socket.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
-            try socket.receive(until: "/x")
-        }
-        #expect(residentBytes() - before < 2000 * 4096)
-    }
-
-    private func residentBytes() -> Int {
-        let text = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
-        return (text.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0) * 4096
-    }
-
     @Test func everyLoopServes() throws {
         let names = Inbox<Bool>()
         let server = try TestServer(loops: 4) { exchange in
@@ -489,7 +491,7 @@ import Testing
         let busy = try RawSocket(to: server.address)
         try busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         let finish = try release.next()
-        async let drained: Void = server.server.drain(within: .seconds(5))
+        async let drained: Void = server.server.drain(within: .seconds(patience))
         #expect(try idle.receiveAll() == "")
         finish()
         let text = try busy.receiveAll()

@@ -243,7 +243,8 @@ typedef struct cn_connection_config {
     cn_tls_context *tls;          /* NULL: plain */
 } cn_connection_config;
 
-/* Servers. Starts the response. HTTP/1: a content-length field sets the length, else chunked. */
+/* Servers. Starts the response; adds a `date` if there is none. HTTP/1: a content-length field sets
+ * the length, else chunked. */
 void cn_exchange_respond(cn_exchange *exchange, const cn_head *head);
 /* Servers. An interim response, 100 to 199 without 101; before cn_exchange_respond. */
 void cn_exchange_inform(cn_exchange *exchange, uint32_t status);
@@ -273,8 +274,9 @@ typedef struct cn_listener_config {
     cn_connection_config connection;
     uint32_t head_timeout_ms; /* from a connection's or request's first byte to its complete head */
     uint32_t max_connection_count;
-    uint64_t h2_reset_burst; /* RST_STREAM frames a client may send at once, and per second */
-    uint64_t h2_reset_rate;
+    /* Requests of one HTTP/2 connection that its client may reset or spoil: at once, per second. */
+    uint32_t h2_reset_burst;
+    uint32_t h2_reset_rate;
 } cn_listener_config;
 
 typedef struct cn_listener_events {

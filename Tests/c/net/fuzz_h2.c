@@ -9,10 +9,10 @@ static void on_head(void *user, cn_h2_stream *stream, const cn_head *head)
 {
     stream->user = user;
     uint8_t sum = 0;
-    for (size_t i = 0; i < head->bytes_count; i++)
+    for (size_t i = 0; head != NULL && i < head->bytes_count; i++)
         sum ^= head->bytes[i];
     const cn_head response = {.status = 200u + (sum & 1) * 4};
-    cn_h2_respond(h2, stream, &response, true);
+    cn_h2_respond(h2, stream, &response, true, (cn_span){0});
     if ((sum & 2) != 0)
         cn_h2_pause(stream);
 }
@@ -53,8 +53,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
         .max_head_bytes = 1000,
         .stream_window_bytes = 65535,
         .max_stream_count = 10,
-        .reset_burst = 1000,
-        .reset_rate = 10,
     };
     int user;
     cn_bytes out = {0};

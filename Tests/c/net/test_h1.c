@@ -225,17 +225,18 @@ static void writers(void)
         .bytes_count = sizeof bytes - 1,
         .field_count = 4,
     };
+    const cn_span date = {(const uint8_t *)"now", 3};
     cn_bytes out = {0};
     cn_h1_write_request(&out, &head, 7);
     cn_bytes_append(&out, "|", 1);
-    cn_h1_write_response(&out, &head, CN_H1_KEEP_LENGTH, false, CN_HTTP_1_1);
+    cn_h1_write_response(&out, &head, CN_H1_KEEP_LENGTH, false, CN_HTTP_1_1, date);
     cn_bytes_append(&out, "|", 1);
     cn_h1_write_last_chunk(&out, NULL);
     cn_bytes_append(&out, "", 1);
     CHECK(strcmp((const char *)cn_bytes_front(&out),
                  "PUT /a_b HTTP/1.1\r\nhost: h:1\r\nX-A: one  two\r\ncontent-length: 7\r\n\r\n|"
                  "HTTP/1.1 201 Created\r\nX-A: one  two\r\nContent-Length: 99\r\n"
-                 "connection: close\r\n\r\n|0\r\n\r\n") == 0);
+                 "date: now\r\nconnection: close\r\n\r\n|0\r\n\r\n") == 0);
     cn_bytes_free(&out);
     char line[CN_H1_SIZE_LINE];
     CHECK(cn_h1_size_line(line, 0x1f0) == 5 && memcmp(line, "1f0\r\n", 5) == 0);

@@ -10,6 +10,7 @@ typedef struct side {
     bool is_client;
     uint32_t status;
     char path[32];
+    char fields[64];
     size_t body_count;
     uint8_t body_sum;
     bool ended;
@@ -35,6 +36,14 @@ static void on_head(void *user, cn_h2_stream *stream, const cn_head *head)
     stream->user = side;
     side->status = head->status;
     copy(side->path, sizeof side->path, head->target.data, head->target.count);
+    size_t used = 0;
+    for (size_t i = 0; i < head->field_count; i++) {
+        const cn_field *field = &head->fields[i];
+        used += (size_t)snprintf(side->fields + used, sizeof side->fields - used, "%.*s=%.*s ",
+                                 (int)field->name_count, head->bytes + field->name_offset,
+                                 (int)field->value_count, head->bytes + field->value_offset);
+        CHECK(used < sizeof side->fields);
+    }
 }
 
 static void on_body(void *user, cn_h2_stream *stream, const uint8_t *bytes, size_t count)
@@ -72,8 +81,6 @@ static void open_side(side *side, bool is_client)
         .max_head_bytes = 4096,
         .stream_window_bytes = 100000,
         .max_stream_count = 10,
-        .reset_burst = 1000000,
-        .reset_rate = 1000000,
     };
     *side = (struct side){.is_client = is_client};
     CHECK(cn_h2_create(&config, &events, side, &side->h2) == CN_OK);
@@ -135,7 +142,7 @@ static void exchange(size_t step)
     CHECK(strcmp(server.path, "/p") == 0 && server.ended);
     CHECK(server.body_count == sizeof body && server.body_sum == sum);
     const cn_head response = {.status = 200};
-    CHECK(cn_h2_respond(server.h2, server.stream, &response, true) == CN_OK);
+    CHECK(cn_h2_respond(server.h2, server.stream, &response, true, (cn_span){0}) == CN_OK);
     cn_h2_write(server.h2, server.stream, body, 10);
     cn_h2_finish(server.h2, server.stream, &trailers);
     talk(&client, &server, step);
@@ -192,7 +199,7 @@ static void resets_and_drain(void)
     CHECK(cn_h2_capacity(client.h2) == 0);
     CHECK(!cn_h2_is_over(server.h2));
     const cn_head response = {.status = 204};
-    CHECK(cn_h2_respond(server.h2, server.stream, &response, false) == CN_OK);
+    CHECK(cn_h2_respond(server.h2, server.stream, &response, false, (cn_span){0}) == CN_OK);
     talk(&client, &server, 1 << 20);
     CHECK(client.closed == CN_OK && client.status == 204);
     CHECK(cn_h2_is_over(server.h2) && cn_h2_is_over(client.h2));
@@ -209,7 +216,7 @@ static void early_answer_stops_the_upload(void)
     CHECK(cn_h2_request(client.h2, &request, "http", true, &client, &stream) == CN_OK);
     talk(&client, &server, 1 << 20);
     const cn_head response = {.status = 413};
-    CHECK(cn_h2_respond(server.h2, server.stream, &response, true) == CN_OK);
+    CHECK(cn_h2_respond(server.h2, server.stream, &response, true, (cn_span){0}) == CN_OK);
     cn_h2_finish(server.h2, server.stream, NULL);
     talk(&client, &server, 1 << 20);
     CHECK(client.status == 413 && client.closed_count == 1 && client.closed == CN_OK);
@@ -234,6 +241,129 @@ static void destroyed_with_streams_open(void)
     cn_h2_destroy(server.h2);
 }
 
+/* ---- clients that break rules, by hand-made frames */
+
+enum { HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, PING = 6, GOAWAY = 7, CONTINUATION = 9 };
+enum { END_STREAM = 1, END_HEADERS = 4 };
+enum { PROTOCOL_ERROR = 1 };
+
+static void add_frame(cn_bytes *wire, uint8_t type, uint8_t flags, uint8_t stream,
+                      const char *payload, size_t count)
+{
+    const uint8_t head[] = {(uint8_t)(count >> 16), (uint8_t)(count >> 8), (uint8_t)count, type,
+                            flags, 0, 0, 0, stream};
+    cn_bytes_append(wire, head, sizeof head);
+    cn_bytes_append(wire, payload, count);
+}
+
+/* The error that the last frame of a type carries in its last four bytes; -1 without one. */
+static int64_t error_of(const cn_bytes *wire, uint8_t type)
+{
+    const uint8_t *at = cn_bytes_front(wire), *end = at + cn_bytes_count(wire);
+    int64_t error = -1;
+    while (end - at >= 9) {
+        const uint8_t *next = at + 9 + (at[0] << 16 | at[1] << 8 | at[2]);
+        if (at[3] == type)
+            error = next[-1];
+        at = next;
+    }
+    return error;
+}
+
+/* What a fresh server makes of frames that come at once. Its answer is appended to `answer`. */
+static cn_status give(side *server, const cn_bytes *frames, cn_bytes *answer)
+{
+    cn_bytes wire = {0};
+    open_side(server, false);
+    cn_bytes_append_text(&wire, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    add_frame(&wire, SETTINGS, 0, 0, NULL, 0);
+    cn_bytes_append(&wire, cn_bytes_front(frames), cn_bytes_count(frames));
+    cn_status status = cn_h2_receive(server->h2, cn_bytes_front(&wire), cn_bytes_count(&wire));
+    cn_status sent = cn_h2_send(server->h2, answer, 1 << 20);
+    cn_bytes_free(&wire);
+    return status == CN_OK ? sent : status;
+}
+
+/* GET / of http and authority a, in HPACK, and what follows. */
+#define GET "\x82\x84\x86\x41\x01" "a"
+
+static void malformed_requests_are_reset(void)
+{
+    static const struct {
+        const char *fields;
+        size_t count;
+        bool is_good;
+    } cases[] = {
+        {GET, sizeof GET - 1, true},
+        {GET "\x00\x01x\x01y", sizeof GET - 1 + 5, true},
+        {GET "\x00\x01x\x01\n", sizeof GET - 1 + 5, false},            /* LF in a value */
+        {GET "\x00\x01X\x01y", sizeof GET - 1 + 5, false},             /* upper case */
+        {GET "\x00\x02x \x01y", sizeof GET - 1 + 6, false},            /* blank in a name */
+        {GET "\x00\x02te\x01y", sizeof GET - 1 + 6, false},            /* te but trailers */
+        {GET "\x00\x0a" "connection\x01y", sizeof GET - 1 + 14, false}, /* of HTTP/1 */
+        {"\x82\x44\x04" "/a b\x86", 8, false},                         /* blank in the path */
+        {"\x82\x44\x03" "/\xc3\xa4\x86", 7, false},                    /* not ASCII */
+        {"\x82\x44\x01*\x86", 5, false},                              /* asterisk of GET */
+        {"\x82\x44\x01x\x46\x03" "foo", 9, false},                    /* no slash */
+        {"\x82\x84\x86\x41\x03" "a@b", 8, false},                     /* user information */
+        {"\x42\x07" "CONNECT\x41\x01" "a", 12, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        side server;
+        cn_bytes frames = {0}, answer = {0};
+        add_frame(&frames, HEADERS, END_HEADERS | END_STREAM, 1, cases[i].fields, cases[i].count);
+        CHECK(give(&server, &frames, &answer) == CN_OK);
+        CHECK(server.heads == (cases[i].is_good ? 1 : 0));
+        CHECK(error_of(&answer, RST_STREAM) == (cases[i].is_good ? -1 : PROTOCOL_ERROR));
+        CHECK(error_of(&answer, GOAWAY) == -1 && cn_h2_open_head(server.h2) == 0);
+        cn_h2_destroy(server.h2);
+        cn_bytes_free(&frames);
+        cn_bytes_free(&answer);
+    }
+}
+
+static void floods_are_refused(void)
+{
+    static const uint8_t types[] = {SETTINGS, PING};
+    for (size_t i = 0; i < 2; i++) {
+        side server;
+        cn_bytes frames = {0}, answer = {0};
+        for (int j = 0; j < 2000; j++)
+            add_frame(&frames, types[i], 0, 0, "12345678", types[i] == PING ? 8 : 0);
+        CHECK(give(&server, &frames, &answer) == CN_PROTOCOL);
+        cn_h2_destroy(server.h2);
+        cn_bytes_free(&frames);
+        cn_bytes_free(&answer);
+    }
+    /* A head without end: as long as it is taken, no more of it is kept than may be. */
+    side server;
+    cn_bytes frames = {0}, answer = {0};
+    static char fields[16000];
+    for (size_t i = 0; i < sizeof fields; i += 5)
+        memcpy(fields + i, "\x00\x01x\x01y", 5);
+    add_frame(&frames, HEADERS, END_STREAM, 1, GET, sizeof GET - 1);
+    for (int i = 0; i < 100; i++)
+        add_frame(&frames, CONTINUATION, 0, 1, fields, sizeof fields);
+    CHECK(give(&server, &frames, &answer) == CN_PROTOCOL);
+    CHECK(server.heads == 0);
+    cn_h2_destroy(server.h2);
+    cn_bytes_free(&frames);
+    cn_bytes_free(&answer);
+}
+
+static void cookies_become_one(void)
+{
+    static const char fields[] = GET "\x60\x03" "a=b\x00\x01x\x01y\x60\x03" "c=d";
+    side server;
+    cn_bytes frames = {0}, answer = {0};
+    add_frame(&frames, HEADERS, END_HEADERS | END_STREAM, 1, fields, sizeof fields - 1);
+    CHECK(give(&server, &frames, &answer) == CN_OK);
+    CHECK(strcmp(server.fields, "cookie=a=b; c=d x=y ") == 0);
+    cn_h2_destroy(server.h2);
+    cn_bytes_free(&frames);
+    cn_bytes_free(&answer);
+}
+
 int main(void)
 {
     exchange(1);
@@ -243,5 +373,8 @@ int main(void)
     resets_and_drain();
     early_answer_stops_the_upload();
     destroyed_with_streams_open();
+    malformed_requests_are_reset();
+    floods_are_refused();
+    cookies_become_one();
     return 0;
 }
