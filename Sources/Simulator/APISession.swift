@@ -19,6 +19,8 @@ enum Route: String, CaseIterable {
     case metrics = "/metrics"
     case eventSources = "/kv_event_sources"
     case resetPrefixCache = "/reset_prefix_cache"
+    case loadAdapter = "/v1/load_lora_adapter"
+    case unloadAdapter = "/v1/unload_lora_adapter"
 
     /// The methods it takes.
     var methods: [String] {
@@ -26,16 +28,19 @@ enum Route: String, CaseIterable {
         case .models, .health, .version, .load, .metrics, .eventSources: ["GET"]
         case .ping: ["GET", "POST"]
         case .completions, .chat, .renderCompletions, .renderChat, .tokenize, .detokenize,
-            .resetPrefixCache:
+            .resetPrefixCache, .loadAdapter, .unloadAdapter:
             ["POST"]
         }
     }
 
     /// Whether it reads a JSON body.
-    var readsBody: Bool {
+    var readsBody: Bool { methods == ["POST"] && self != .resetPrefixCache }
+
+    /// Whether an engine has it.
+    func isServed(by configuration: SimulatorConfiguration) -> Bool {
         switch self {
-        case .completions, .chat, .renderCompletions, .renderChat, .tokenize, .detokenize: true
-        default: false
+        case .loadAdapter, .unloadAdapter: configuration.maximumAdapters > 0
+        default: true
         }
     }
 }
@@ -90,13 +95,13 @@ final class APISession: ServerExchangeDelegate {
     }
 
     private func answer(_ exchange: ServerExchange) throws(APIError) {
-        let api = ModelAPI(engine.configuration)
+        let api = ModelAPI(engine.configuration, engine.adapters)
         switch route {
         case .models: exchange.respond(json: api.models())
         case .completions, .chat:
             let call = try call()
-            try api.checkModel(call.model)
-            generation = try Generation.start(call, on: exchange, engine: engine)
+            generation = try Generation.start(
+                call, adapter: try api.adapter(named: call.model), on: exchange, engine: engine)
         case .renderCompletions, .renderChat: exchange.respond(json: try api.render(try call()))
         case .tokenize: exchange.respond(json: try api.tokenize(try document()))
         case .detokenize: exchange.respond(json: try api.detokenize(try document()))
@@ -116,7 +121,20 @@ final class APISession: ServerExchangeDelegate {
                     message: "The prefix cache cannot be reset while KV blocks are in use.")
             }
             exchange.respond(HTTPResponseHead(status: 200), text: "")
+        case .loadAdapter:
+            let (module, inPlace) = try ModelAPI.loading(try document())
+            try engine.adapters.load(module, inPlace: inPlace)
+            respond(exchange, "Success: LoRA adapter '\(module.name)' added successfully.")
+        case .unloadAdapter:
+            let name = try ModelAPI.unloading(try document())
+            try engine.adapters.unload(name)
+            respond(exchange, "Success: LoRA adapter '\(name)' removed successfully.")
         }
+    }
+
+    private func respond(_ exchange: ServerExchange, _ text: String) {
+        exchange.respond(
+            HTTPResponseHead(status: 200, headers: ["content-type": "text/plain"]), text: text)
     }
 
     private func call() throws(APIError) -> GenerationRequest {

@@ -84,13 +84,13 @@ package struct BlockPool {
     }
 
     /// Makes computed blocks findable. `blocks`, `chain` and `tokens` go together, and follow the
-    /// block `parent`, or nothing. `salt` is the cache salt that the first of all blocks' hash
-    /// covers. A hash that is cached already stays where it is.
+    /// block `parent`, or nothing. The hashes cover `adapter`, that of the first of all blocks
+    /// covers `salt`. A hash that is cached already stays where it is.
     package mutating func cache(
         _ blocks: ArraySlice<BlockID>, chain: ArraySlice<BlockHash>, tokens: ArraySlice<UInt32>,
-        parent: BlockHash?, salt: String?
+        parent: BlockHash?, adapter: LoRAAdapter? = nil, salt: String?
     ) {
-        var stored = KVEvent.Stored(parent: parent, salt: salt)
+        var stored = KVEvent.Stored(parent: parent, adapter: adapter, salt: salt)
         for (index, (block, hash)) in zip(blocks, chain).enumerated() {
             if cached[hash] == nil {
                 cached[hash] = block
@@ -100,7 +100,7 @@ package struct BlockPool {
                 stored.tokens.append(contentsOf: tokens[start..<start + blockSize])
             } else {
                 if !stored.hashes.isEmpty { events.append(.stored(stored)) }
-                stored = KVEvent.Stored(parent: hash, salt: nil)
+                stored = KVEvent.Stored(parent: hash, adapter: adapter, salt: nil)
             }
         }
         if !stored.hashes.isEmpty { events.append(.stored(stored)) }

@@ -11,8 +11,11 @@ public enum ByteTokenizer {
 
     /// Appends the tokens of `text`.
     public static func encode(_ text: some Sequence<UInt8>, into tokens: inout [UInt32]) {
-        for byte in text { tokens.append(UInt32(byte) + firstByte) }
+        for byte in text { tokens.append(token(of: byte)) }
     }
+
+    /// The token of one byte.
+    package static func token(of byte: UInt8) -> UInt32 { UInt32(byte) + firstByte }
 
     /// The tokens of `text`.
     public static func encode(_ text: String) -> [UInt32] {

@@ -22,6 +22,9 @@ final class Engine: @unchecked Sendable {
         inout EngineScheduler, MonotonicTime, inout [EngineScheduler.Event]
     ) -> Void
 
+    /// The adapters that requests may ask for.
+    var adapters: LoRAAdapters
+
     private let loop: EventLoop
     private var scheduler: EngineScheduler
     private let transport: KVTransport
@@ -39,6 +42,7 @@ final class Engine: @unchecked Sendable {
         loop.preconditionInLoop()
         self.configuration = configuration
         self.loop = loop
+        adapters = LoRAAdapters(configuration.adapters)
         let hasher: BlockHasher
         do {
             hasher = try BlockHasher(
@@ -54,7 +58,7 @@ final class Engine: @unchecked Sendable {
                 seed: configuration.seed),
             limits: .init(
                 maxRunning: configuration.maximumRunning, maxWaiting: configuration.maximumWaiting,
-                lease: configuration.lease))
+                maxAdapters: configuration.maximumAdapters, lease: configuration.lease))
         metrics = SimulatorMetrics(configuration)
         transport = try KVTransport(configuration, on: loop)
         fingerprint = "llmd-sim-\(transport.identity.engineID.prefix(8))"

@@ -11,13 +11,19 @@ package struct RemoteKV: Equatable, Sendable {
     package var address: SocketAddress
     /// The blocks in the order of the prompt's tokens.
     package var blocks: [UInt32]
+    /// Prompt tokens that the engine had cached and did not compute; nil if it does not say.
+    package var cachedTokenCount: Int?
 
     /// Names remote KV cache.
-    package init(engineID: String, requestID: String, address: SocketAddress, blocks: [UInt32]) {
+    package init(
+        engineID: String, requestID: String, address: SocketAddress, blocks: [UInt32],
+        cachedTokenCount: Int? = nil
+    ) {
         self.engineID = engineID
         self.requestID = requestID
         self.address = address
         self.blocks = blocks
+        self.cachedTokenCount = cachedTokenCount
     }
 }
 
@@ -77,6 +83,8 @@ package final class EngineRequest {
     package let remote: RemoteKV?
     /// Whether the blocks stay after the end, for another engine to pull.
     package let keepsBlocks: Bool
+    /// The adapter to use; covered by the hashes of all blocks.
+    package let adapter: LoRAAdapter?
     /// Covered by the hash of the first block.
     package let salt: String?
     /// Hears of tokens; not kept alive.
@@ -112,7 +120,7 @@ package final class EngineRequest {
     /// A request that has not been submitted yet.
     package init(
         id: String, index: Int = 0, prompt: [UInt32], reply: Reply, remote: RemoteKV? = nil,
-        keepsBlocks: Bool = false, salt: String? = nil
+        keepsBlocks: Bool = false, adapter: LoRAAdapter? = nil, salt: String? = nil
     ) {
         precondition(!prompt.isEmpty, "a prompt has a token at least")
         self.id = id
@@ -121,7 +129,16 @@ package final class EngineRequest {
         self.reply = reply
         self.remote = remote
         self.keepsBlocks = keepsBlocks
+        self.adapter = adapter
         self.salt = salt
+    }
+
+    /// Prompt tokens that no engine computed for this request. Of a prompt that another engine
+    /// computed, that engine knows how many it had cached; it is believed as far as its blocks
+    /// reach.
+    package var reusedTokenCount: Int {
+        guard let count = remote?.cachedTokenCount else { return cachedTokenCount }
+        return min(count, cachedTokenCount + pulledTokenCount)
     }
 
     /// Whether the last token is out.

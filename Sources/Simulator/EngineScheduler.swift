@@ -8,7 +8,7 @@ package import Hashing
 /// - Sequences that generate do so in common steps, one token each. A sequence whose prompt is
 ///   done takes part from the next step that begins.
 /// - A request is admitted when a place in the batch and all blocks it can come to need are there,
-///   so that nothing is ever preempted.
+///   so that nothing is ever preempted. One whose adapter finds no place lets others pass.
 /// - KV cache that another engine computed is pulled as soon as there are blocks for it, and the
 ///   rest of the prompt is computed here. Pulls share one link.
 ///
@@ -20,13 +20,16 @@ package struct EngineScheduler {
         package var maxRunning: Int
         /// Requests that wait; see ``EngineScheduler/hasRoom(for:)``.
         package var maxWaiting: Int
+        /// Different adapters that run at once.
+        package var maxAdapters: Int
         /// How long blocks are kept for another engine.
         package var lease: Duration
 
         /// Makes limits.
-        package init(maxRunning: Int, maxWaiting: Int, lease: Duration) {
+        package init(maxRunning: Int, maxWaiting: Int, maxAdapters: Int = 0, lease: Duration) {
             self.maxRunning = maxRunning
             self.maxWaiting = maxWaiting
+            self.maxAdapters = maxAdapters
             self.lease = lease
         }
     }
@@ -87,6 +90,15 @@ package struct EngineScheduler {
     /// Requests that wait for KV cache from elsewhere, or have just got it.
     package var transferWaitingCount: Int { pulling.count + arrived.count }
 
+    /// The adapters in the batch.
+    package var runningAdapters: Set<LoRAAdapter> {
+        Set((decoding + [prefill?.request].compactMap(\.self)).compactMap(\.adapter))
+    }
+    /// The adapters of requests that wait for anything.
+    package var waitingAdapters: Set<LoRAAdapter> {
+        Set([waitingToPull, pulling, arrived, waiting].joined().compactMap(\.adapter))
+    }
+
     /// Whether `count` more requests may wait.
     package func hasRoom(for count: Int) -> Bool {
         capacityWaitingCount + transferWaitingCount + count <= limits.maxWaiting
@@ -124,11 +136,11 @@ package struct EngineScheduler {
         advance(to: now, &events)
         request.timeline.arrived = now
         let prompt = request.prompt
-        let extraKeys = request.extraKeys
+        let (first, others) = (request.extraKeys(ofBlock: 0), request.extraKeys(ofBlock: 1))
         request.chain =
-            extraKeys == .none
+            first == .none
             ? hasher.hashes(of: prompt.span)
-            : hasher.hashes(of: prompt.span) { $0 == 0 ? extraKeys : .none }
+            : hasher.hashes(of: prompt.span) { $0 == 0 ? first : others }
         if request.remote == nil {
             waiting.append(request)
         } else {
@@ -225,15 +237,23 @@ package struct EngineScheduler {
             }
         }
         while prefill == nil, decoding.count < limits.maxRunning {
-            if let request = arrived.first {
-                arrived.removeFirst()
-                beginPrefill(request, at: time)
-            } else if let request = waiting.first, place(request, &events) {
-                waiting.removeFirst()
-                beginPrefill(request, at: time)
+            if let index = firstThatMayRun(arrived) {
+                beginPrefill(arrived.remove(at: index), at: time)
+            } else if let index = firstThatMayRun(waiting), place(waiting[index], &events) {
+                beginPrefill(waiting.remove(at: index), at: time)
             } else {
                 break
             }
+        }
+    }
+
+    /// The first request whose adapter, if it has one, is in the batch or finds a place there.
+    private func firstThatMayRun(_ requests: [EngineRequest]) -> Int? {
+        guard limits.maxAdapters > 0, !requests.isEmpty else { return requests.indices.first }
+        let running = runningAdapters
+        return requests.firstIndex { request in
+            guard let adapter = request.adapter else { return true }
+            return running.contains(adapter) || running.count < limits.maxAdapters
         }
     }
 
@@ -324,7 +344,7 @@ package struct EngineScheduler {
         let tokens = (index * pool.blockSize...position).map(request.token(at:))
         var chain = hasher.chain(after: request.chain.last)
         request.chain += chain.append(
-            tokens.span, extraKeys: index == 0 ? request.extraKeys : .none)
+            tokens.span, extraKeys: request.extraKeys(ofBlock: index))
         events.append(.fill(request.blocks[index], request.chain[index]))
         cache(request, index..<index + 1)
     }
@@ -364,7 +384,7 @@ package struct EngineScheduler {
         pool.cache(
             request.blocks[indices], chain: request.chain[indices], tokens: tokens,
             parent: indices.lowerBound == 0 ? nil : request.chain[indices.lowerBound - 1],
-            salt: indices.lowerBound == 0 ? request.salt : nil)
+            adapter: request.adapter, salt: indices.lowerBound == 0 ? request.salt : nil)
     }
 
     private mutating func free(_ request: EngineRequest) {
@@ -393,8 +413,12 @@ package struct EngineScheduler {
 }
 
 extension EngineRequest {
-    /// What the hash of the first block covers beside its tokens.
-    fileprivate var extraKeys: BlockExtraKeys {
-        salt.map { BlockExtraKeys([.cacheSalt($0)]) } ?? .none
+    /// What the hash of a block covers beside the tokens.
+    fileprivate func extraKeys(ofBlock index: Int) -> BlockExtraKeys {
+        let lora = adapter.map {
+            BlockExtraKey.lora(name: $0.module.name, path: $0.module.path)
+        }
+        let salt = index == 0 ? salt.map { BlockExtraKey.cacheSalt($0) } : nil
+        return BlockExtraKeys([lora, salt].compactMap(\.self))
     }
 }

@@ -27,16 +27,18 @@ final class Generation: EngineRequestDelegate {
     ///
     /// - Throws: what is wrong with it, or that the queue is full.
     static func start(
-        _ call: GenerationRequest, on exchange: ServerExchange, engine: Engine
+        _ call: GenerationRequest, adapter: LoRAAdapter?, on exchange: ServerExchange,
+        engine: Engine
     ) throws(APIError) -> Generation {
-        let generation = try Generation(call, exchange, engine)
+        let generation = try Generation(call, adapter, exchange, engine)
         for request in generation.requests { request.delegate = generation }
         engine.submit(generation.requests)
         return generation
     }
 
     private init(
-        _ call: GenerationRequest, _ exchange: ServerExchange, _ engine: Engine
+        _ call: GenerationRequest, _ adapter: LoRAAdapter?, _ exchange: ServerExchange,
+        _ engine: Engine
     ) throws(APIError) {
         let configuration = engine.configuration
         let (count, overflow) = call.prompts.count.multipliedReportingOverflow(
@@ -55,7 +57,8 @@ final class Generation: EngineRequestDelegate {
         let id = (call.api == .chat ? "chatcmpl-" : "cmpl-") + unique
         format = ReplyFormat(
             api: call.api, id: id, created: Int(wallClockSeconds()),
-            model: configuration.modelNames[0], fingerprint: engine.fingerprint)
+            model: adapter?.module.name ?? configuration.modelNames[0],
+            fingerprint: engine.fingerprint)
 
         var requests: [EngineRequest] = []
         var promptTokenCount = 0
@@ -69,7 +72,7 @@ final class Generation: EngineRequestDelegate {
                 ?? (call.temperature > 0 ? engine.nextSeed() : 0)
             for choice in 0..<call.choiceCount {
                 var generator = OutputGenerator.generator(
-                    prompt: fingerprint(of: tokens), seed: seed, index: choice)
+                    prompt: fingerprint(of: tokens, adapter), seed: seed, index: choice)
                 let index = requests.count
                 requests.append(
                     EngineRequest(
@@ -77,7 +80,8 @@ final class Generation: EngineRequestDelegate {
                         reply: Reply(limits, &generator),
                         // KV cache elsewhere, or for elsewhere, is that of one sequence.
                         remote: index == 0 ? call.remote : nil,
-                        keepsBlocks: index == 0 && call.keepsBlocks, salt: call.salt))
+                        keepsBlocks: index == 0 && call.keepsBlocks, adapter: adapter,
+                        salt: call.salt))
             }
         }
         self.requests = requests
@@ -101,6 +105,7 @@ final class Generation: EngineRequestDelegate {
         limits.minTokens = call.minTokens
         limits.ignoresEndOfSequence = call.ignoresEndOfSequence
         limits.stop = call.stop
+        limits.stopTokens = Set(call.stopTokens)
         limits.includesStop = call.includesStop
         return limits
     }
@@ -166,9 +171,15 @@ final class Generation: EngineRequestDelegate {
         if firstToken == 0, call.echoes {
             choice.echo = call.prompts[request.index / call.choiceCount].text
         }
+        var tokens: [UInt32] {
+            (firstToken..<request.generatedCount).map(request.reply.token(at:))
+        }
         if call.returnsTokenIDs {
-            choice.tokenIDs = (firstToken..<request.generatedCount).map(request.reply.token(at:))
+            choice.tokenIDs = tokens
             if firstToken == 0 { choice.promptTokenIDs = request.prompt }
+        }
+        if let topCount = call.topLogprobs {
+            choice.logprobs = TokenLogprobs(tokens: tokens, start: firstToken, topCount: topCount)
         }
         return choice
     }
@@ -178,7 +189,7 @@ final class Generation: EngineRequestDelegate {
             promptTokens: promptTokenCount,
             completionTokens: requests.reduce(0) { $0 + $1.generatedCount },
             cachedTokens: stride(from: 0, to: requests.count, by: call.choiceCount)
-                .reduce(0) { $0 + requests[$1].cachedTokenCount })
+                .reduce(0) { $0 + requests[$1].reusedTokenCount })
     }
 
     // MARK: - Streams
@@ -223,13 +234,15 @@ final class Generation: EngineRequestDelegate {
         guard call.includesUsageAlways else { return nil }
         return Usage(
             promptTokens: request.prompt.count, completionTokens: tokens,
-            cachedTokens: request.cachedTokenCount)
+            cachedTokens: request.reusedTokenCount)
     }
 }
 
-/// Stands for a prompt: 64-bit FNV-1a over its tokens.
-private func fingerprint(of tokens: [UInt32]) -> UInt64 {
-    tokens.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
+/// Stands for a prompt and the adapter that reads it: 64-bit FNV-1a over both.
+private func fingerprint(of tokens: [UInt32], _ adapter: LoRAAdapter?) -> UInt64 {
+    let name = (adapter?.module.name ?? "").utf8.lazy.map { UInt32($0) }
+    return [AnySequence(name), AnySequence(tokens)].joined()
+        .reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x0000_0100_0000_01b3 }
 }
 
 /// Random lower-case hexadecimal digits.

@@ -47,6 +47,8 @@ package struct GenerationRequest: Sendable {
     package var ignoresEndOfSequence = false
     /// Texts that end a reply.
     package var stop: [String] = []
+    /// `stop_token_ids`.
+    package var stopTokens: [UInt32] = []
     /// `include_stop_str_in_output`.
     package var includesStop = false
     /// `temperature`; above 0 and without a seed, no two replies are the same.
@@ -61,6 +63,9 @@ package struct GenerationRequest: Sendable {
     package var includesUsageAlways = false
     /// Whether replies begin with the prompt; completions only.
     package var echoes = false
+    /// How many of the likeliest tokens to list at each place of a reply: `logprobs` of a
+    /// completion, `top_logprobs` of a chat; nil for no log probabilities.
+    package var topLogprobs: Int?
     /// `return_token_ids`.
     package var returnsTokenIDs = false
     /// `cache_salt`.
@@ -91,6 +96,9 @@ package struct GenerationRequest: Sendable {
         minTokens = try body.int("min_tokens") ?? 0
         ignoresEndOfSequence = try body.bool("ignore_eos") ?? false
         stop = try body.stop()
+        if let value = body.value("stop_token_ids") {
+            stopTokens = try body.tokenIDs(value, "stop_token_ids")
+        }
         includesStop = try body.bool("include_stop_str_in_output") ?? false
         temperature = try body.number("temperature") ?? 1
         seed = try body.int("seed")
@@ -105,13 +113,19 @@ package struct GenerationRequest: Sendable {
             includesUsage = try options.bool("include_usage") ?? false
             includesUsageAlways = try options.bool("continuous_usage_stats") ?? false
         }
-        if api == .completions { echoes = try body.bool("echo") ?? false }
+        switch api {
+        case .completions:
+            echoes = try body.bool("echo") ?? false
+            topLogprobs = try body.int("logprobs")
+        case .chat: topLogprobs = try Self.topLogprobs(ofChat: body)
+        }
         returnsTokenIDs = try body.bool("return_token_ids") ?? false
         salt = try body.string("cache_salt").flatMap { $0.isEmpty ? nil : $0 }
         if let parameters = document["kv_transfer_params"], parameters.kind == .object {
             keepsBlocks = parameters["do_remote_decode"]?.bool ?? false
             if parameters["do_remote_prefill"]?.bool == true { remote = RemoteKV(parameters) }
         }
+        try checkLogprobs(body)
         try checkRanges()
     }
 
@@ -150,6 +164,31 @@ package struct GenerationRequest: Sendable {
 
     /// Completions without a limit end after 16 tokens, as OpenAI's and vLLM's do; chats go on.
     private var defaultMaxTokens: Int? { api == .completions ? 16 : nil }
+
+    private static func topLogprobs(ofChat body: RequestBodyReader) throws(APIError) -> Int? {
+        let count = try body.int("top_logprobs")
+        if try body.bool("logprobs") ?? false { return count ?? 0 }
+        guard count ?? 0 == 0 else {
+            throw .badRequest(
+                "when using `top_logprobs`, `logprobs` must be set to true.", param: "top_logprobs")
+        }
+        return nil
+    }
+
+    private func checkLogprobs(_ body: RequestBodyReader) throws(APIError) {
+        let field = api == .chat ? "top_logprobs" : "logprobs"
+        if let topLogprobs, !(0...TokenLogprobs.maximumTopCount).contains(topLogprobs) {
+            throw .badRequest(
+                "Requested sample logprobs of \(topLogprobs), which is not between 0 and the "
+                    + "maximum of \(TokenLogprobs.maximumTopCount). (parameter=\(field), "
+                    + "value=\(topLogprobs))", param: field)
+        }
+        // A model that says its prompt with certainty would be a lie about every prompt.
+        if body.value("prompt_logprobs") != nil || (echoes && topLogprobs != nil) {
+            throw .badRequest(
+                "This engine has no log probabilities of prompts.", param: "prompt_logprobs")
+        }
+    }
 
     private func checkRanges() throws(APIError) {
         func require(
@@ -225,6 +264,7 @@ extension RemoteKV {
         }
         self.init(
             engineID: engine, requestID: request, address: SocketAddress(host: host, port: port),
-            blocks: blocks)
+            blocks: blocks,
+            cachedTokenCount: parameters["remote_prefill_cached_tokens"]?.int.map { max($0, 0) })
     }
 }

@@ -18,12 +18,15 @@ package enum KVEvent: Equatable, Sendable {
         package var parent: BlockHash?
         /// Their tokens, a block's worth for each hash.
         package var tokens: [UInt32] = []
+        /// The adapter of the prompt, if it has one.
+        package var adapter: LoRAAdapter?
         /// The cache salt, if the run begins with the first block of a salted prompt.
         package var salt: String?
 
         /// An empty run.
-        package init(parent: BlockHash?, salt: String?) {
+        package init(parent: BlockHash?, adapter: LoRAAdapter? = nil, salt: String?) {
             self.parent = parent
+            self.adapter = adapter
             self.salt = salt
         }
     }
@@ -82,20 +85,21 @@ extension KVEvent.Stored {
         writer.string("block_size")
         writer.unsigned(UInt64(blockSize))
         writer.string("lora_id")
-        writer.null()
+        if let adapter { writer.unsigned(UInt64(adapter.id)) } else { writer.null() }
         writer.string("medium")
         writer.string("GPU")
         writer.string("lora_name")
-        writer.null()
+        if let adapter { writer.string(adapter.module.name) } else { writer.null() }
         writer.string("extra_keys")
         writer.array(count: hashes.count)
         for index in hashes.indices {
-            if index == 0, let salt {
-                writer.array(count: 1)
-                writer.string(salt)
-            } else {
+            let keys = [adapter?.module.name, index == 0 ? salt : nil].compactMap(\.self)
+            guard !keys.isEmpty else {
                 writer.null()
+                continue
             }
+            writer.array(count: keys.count)
+            for key in keys { writer.string(key) }
         }
         writer.string("group_idx")
         writer.int(0)

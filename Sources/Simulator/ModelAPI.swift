@@ -5,14 +5,20 @@ import Scan
 /// What the routes beside generation answer.
 struct ModelAPI {
     private let configuration: SimulatorConfiguration
+    private let adapters: LoRAAdapters
 
-    init(_ configuration: SimulatorConfiguration) {
+    init(_ configuration: SimulatorConfiguration, _ adapters: LoRAAdapters) {
         self.configuration = configuration
+        self.adapters = adapters
     }
 
-    /// - Throws: 404 for a name that the model is not served by. No name means any.
-    func checkModel(_ name: String?) throws(APIError) {
-        guard let name, !name.isEmpty, !configuration.modelNames.contains(name) else { return }
+    /// The adapter that a model's name stands for; nil for the model itself. No name means that.
+    ///
+    /// - Throws: 404 for a name that nothing is served by.
+    @discardableResult
+    func adapter(named name: String?) throws(APIError) -> LoRAAdapter? {
+        guard let name, !name.isEmpty, !configuration.modelNames.contains(name) else { return nil }
+        if let adapter = adapters[name] { return adapter }
         throw .notFound(
             "The model `\(name)` does not exist. "
                 + "Valid aliases: \(configuration.modelNames.joined(separator: ", ")).",
@@ -27,41 +33,73 @@ struct ModelAPI {
         json.key("data")
         json.beginArray()
         for name in configuration.modelNames {
-            json.beginObject()
-            json.member("id", name)
-            json.member("object", "model")
-            json.member("created", created)
-            json.member("owned_by", "vllm")
-            json.member("root", configuration.model)
-            json.nullMember("parent")
-            json.member("max_model_len", configuration.maximumModelLength)
-            json.key("permission")
-            json.beginArray()
-            json.beginObject()
-            json.member("id", "modelperm-\(randomHex(digits: 16))")
-            json.member("object", "model_permission")
-            json.member("created", created)
-            json.member("allow_create_engine", false)
-            json.member("allow_sampling", true)
-            json.member("allow_logprobs", true)
-            json.member("allow_search_indices", false)
-            json.member("allow_view", true)
-            json.member("allow_fine_tuning", false)
-            json.member("organization", "*")
-            json.nullMember("group")
-            json.member("is_blocking", false)
-            json.endObject()
-            json.endArray()
-            json.endObject()
+            write(name, root: configuration.model, parent: nil, created, to: &json)
+        }
+        for adapter in adapters.all {
+            write(
+                adapter.module.name, root: adapter.module.path,
+                parent: configuration.modelNames[0], created, to: &json)
         }
         json.endArray()
         json.endObject()
         return json
     }
 
+    /// `parent` is the model of an adapter.
+    private func write(
+        _ id: String, root: String, parent: String?, _ created: Int, to json: inout JSONWriter
+    ) {
+        json.beginObject()
+        json.member("id", id)
+        json.member("object", "model")
+        json.member("created", created)
+        json.member("owned_by", "vllm")
+        json.member("root", root)
+        if let parent {
+            json.member("parent", parent)
+            json.nullMember("max_model_len")
+        } else {
+            json.nullMember("parent")
+            json.member("max_model_len", configuration.maximumModelLength)
+        }
+        json.key("permission")
+        json.beginArray()
+        json.beginObject()
+        json.member("id", "modelperm-\(randomHex(digits: 16))")
+        json.member("object", "model_permission")
+        json.member("created", created)
+        json.member("allow_create_engine", false)
+        json.member("allow_sampling", true)
+        json.member("allow_logprobs", true)
+        json.member("allow_search_indices", false)
+        json.member("allow_view", true)
+        json.member("allow_fine_tuning", false)
+        json.member("organization", "*")
+        json.nullMember("group")
+        json.member("is_blocking", false)
+        json.endObject()
+        json.endArray()
+        json.endObject()
+    }
+
+    /// What `/v1/load_lora_adapter` asks for.
+    static func loading(
+        _ document: JSONDocument
+    ) throws(APIError) -> (module: LoRAModule, inPlace: Bool) {
+        let body = try RequestBodyReader(document)
+        let module = LoRAModule(
+            name: try body.requiredString("lora_name"), path: try body.requiredString("lora_path"))
+        return (module, try body.bool("load_inplace") ?? false)
+    }
+
+    /// The adapter that `/v1/unload_lora_adapter` names.
+    static func unloading(_ document: JSONDocument) throws(APIError) -> String {
+        try RequestBodyReader(document).requiredString("lora_name")
+    }
+
     /// The tokens that a call would be served with: an object for a chat, a list for completions.
     func render(_ call: GenerationRequest) throws(APIError) -> JSONWriter {
-        try checkModel(call.model)
+        try adapter(named: call.model)
         var json = JSONWriter()
         if call.api == .completions { json.beginArray() }
         for prompt in call.prompts { try render(call, prompt.tokens, to: &json) }
@@ -93,7 +131,7 @@ struct ModelAPI {
         for stop in call.stop { json.string(stop) }
         json.endArray()
         json.key("stop_token_ids")
-        json.array([])
+        json.array(call.stopTokens.map { Int($0) })
         // vLLM leaves out what is as its default, which is 16.
         if maxTokens != 16 { json.member("max_tokens", maxTokens) }
         json.member("output_kind", 2)
@@ -120,7 +158,7 @@ struct ModelAPI {
     /// The tokens of a prompt, or of a conversation.
     func tokenize(_ document: JSONDocument) throws(APIError) -> JSONWriter {
         let body = try RequestBodyReader(document)
-        try checkModel(try body.string("model"))
+        try adapter(named: try body.string("model"))
         let text: String
         if let prompt = try body.string("prompt") {
             text = prompt
@@ -149,7 +187,7 @@ struct ModelAPI {
     /// The text of tokens.
     func detokenize(_ document: JSONDocument) throws(APIError) -> JSONWriter {
         let body = try RequestBodyReader(document)
-        try checkModel(try body.string("model"))
+        try adapter(named: try body.string("model"))
         guard let tokens = body.value("tokens") else {
             throw body.mismatch("missing", "Field required", document.root, "tokens")
         }

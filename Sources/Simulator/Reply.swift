@@ -17,13 +17,21 @@ package struct Reply: Sendable {
         package var ignoresEndOfSequence = false
         /// Texts that end the reply. None is empty.
         package var stop: [String] = []
-        /// Whether the stop string found is part of the reply.
+        /// Tokens that end the reply.
+        package var stopTokens: Set<UInt32> = []
+        /// Whether the stop string or token found is part of the reply.
         package var includesStop = false
 
         /// A reply of at most `maxTokens`.
         package init(maxTokens: Int) {
             self.maxTokens = maxTokens
         }
+    }
+
+    /// What of a request's stop conditions ended a reply.
+    package enum StopReason: Equatable, Sendable {
+        case text(String)
+        case token(UInt32)
     }
 
     /// The text, a byte for each token but that which ends the sequence.
@@ -34,8 +42,8 @@ package struct Reply: Sendable {
     package let shownCount: Int
     /// Why it ends.
     package let finishReason: FinishReason
-    /// The stop string that ended it.
-    package let stopReason: String?
+    /// The stop string or token that ended it.
+    package let stopReason: StopReason?
     /// Bytes that are withheld while they may be the start of a stop string.
     private let withheldCount: Int
 
@@ -48,17 +56,23 @@ package struct Reply: Sendable {
             count: endsBySelf ? natural - 1 : limits.maxTokens, &generator)
         withheldCount = max((limits.stop.map(\.utf8.count).max() ?? 0) - 1, 0)
 
-        let match = limits.stop
-            .compactMap { stop -> (end: Int, stop: String)? in
-                said.end(of: Array(stop.utf8), after: limits.minTokens).map { ($0, stop) }
+        let texts = limits.stop.compactMap { stop in
+            said.end(of: Array(stop.utf8), after: limits.minTokens)
+                .map { (end: $0, length: stop.utf8.count, reason: StopReason.text(stop)) }
+        }
+        let token = said.indices.dropFirst(limits.minTokens)
+            .first { limits.stopTokens.contains(ByteTokenizer.token(of: said[$0])) }
+            .map { index in
+                let reason = StopReason.token(ByteTokenizer.token(of: said[index]))
+                return (end: index + 1, length: 1, reason: reason)
             }
-            .min { $0.end < $1.end }
-        if let match {
+        // vLLM looks for tokens first.
+        if let match = ([token].compactMap(\.self) + texts).min(by: { $0.end < $1.end }) {
             text = Array(said.prefix(match.end))
             tokenCount = match.end
-            shownCount = limits.includesStop ? match.end : match.end - match.stop.utf8.count
+            shownCount = limits.includesStop ? match.end : match.end - match.length
             finishReason = .stop
-            stopReason = match.stop
+            stopReason = match.reason
         } else {
             text = said
             tokenCount = endsBySelf ? natural : limits.maxTokens
@@ -75,8 +89,7 @@ package struct Reply: Sendable {
 
     /// The token at a place in the reply.
     package func token(at index: Int) -> UInt32 {
-        index < text.count
-            ? UInt32(text[index]) + ByteTokenizer.firstByte : ByteTokenizer.endOfSequence
+        index < text.count ? ByteTokenizer.token(of: text[index]) : ByteTokenizer.endOfSequence
     }
 }
 

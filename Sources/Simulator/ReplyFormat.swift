@@ -7,7 +7,7 @@ package struct Usage: Equatable, Sendable {
     package var promptTokens: Int
     /// Of all replies so far.
     package var completionTokens: Int
-    /// Prompt tokens whose KV cache was found here.
+    /// Prompt tokens that no engine computed.
     package var cachedTokens: Int
 
     /// Makes a usage.
@@ -32,6 +32,8 @@ package struct ReplyFormat: Sendable {
         package var tokenIDs: [UInt32]?
         /// The prompt's tokens, if they were asked for.
         package var promptTokenIDs: [UInt32]?
+        /// The log probabilities of the text, if they were asked for.
+        package var logprobs: TokenLogprobs?
         /// The reply that has come to its end.
         package var ended: Reply?
 
@@ -134,10 +136,15 @@ package struct ReplyFormat: Sendable {
             }
             json.endObject()
         }
-        json.nullMember("logprobs")
+        json.key("logprobs")
+        if let logprobs = choice.logprobs { logprobs.write(api, to: &json) } else { json.null() }
         json.member("finish_reason", choice.ended?.finishReason.rawValue ?? "")
         json.key("stop_reason")
-        if let stop = choice.ended?.stopReason { json.string(stop) } else { json.null() }
+        switch choice.ended?.stopReason {
+        case .text(let stop)?: json.string(stop)
+        case .token(let stop)?: json.int(Int(stop))
+        case nil: json.null()
+        }
         json.member("token_ids", choice.tokenIDs)
         if api == .completions {
             json.nullMember("prompt_logprobs")
@@ -175,15 +182,22 @@ package struct ReplyFormat: Sendable {
         bytes.append(api == .chat ? #","delta":{"content":""# : #","text":""#)
         if !choice.echo.isEmpty { bytes += choice.echo.jsonEscaped.utf8 }
         bytes += choice.text
-        bytes.append(api == .chat ? #""},"logprobs":null"# : #"","logprobs":null"#)
+        bytes.append(api == .chat ? #""},"logprobs":"# : #"","logprobs":"#)
+        if let logprobs = choice.logprobs {
+            var json = JSONWriter()
+            logprobs.write(api, to: &json)
+            bytes += json.bytes
+        } else {
+            bytes.append("null")
+        }
         if let reply = choice.ended {
             bytes.append(#","finish_reason":""#)
             bytes += reply.finishReason.rawValue.utf8
             bytes.append(#"","stop_reason":"#)
-            if let stop = reply.stopReason {
-                bytes += "\"\(stop.jsonEscaped)\"".utf8
-            } else {
-                bytes.append("null")
+            switch reply.stopReason {
+            case .text(let stop)?: bytes += "\"\(stop.jsonEscaped)\"".utf8
+            case .token(let stop)?: bytes.append(Int(stop))
+            case nil: bytes.append("null")
             }
         } else {
             bytes.append(#","finish_reason":null"#)

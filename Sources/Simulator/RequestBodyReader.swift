@@ -37,6 +37,13 @@ struct RequestBodyReader {
         return string
     }
 
+    func requiredString(_ field: String) throws(APIError) -> String {
+        guard let string = try string(field) else {
+            throw mismatch("missing", "Field required", object, field)
+        }
+        return string
+    }
+
     func int(_ field: String) throws(APIError) -> Int? {
         guard let value = value(field) else { return nil }
         if let int = value.int ?? value.double.flatMap({ Int(exactly: $0) }) { return int }
@@ -105,10 +112,8 @@ struct RequestBodyReader {
         var messages: [ChatTemplate.Message] = []
         for (index, element) in value.elements.enumerated() {
             let message = RequestBodyReader(element, path: "\(path).messages.\(index)")
-            guard let role = try message.string("role") else {
-                throw message.mismatch("missing", "Field required", element, "role")
-            }
-            messages.append(.init(role: role, content: try message.content()))
+            messages.append(
+                .init(role: try message.requiredString("role"), content: try message.content()))
         }
         return messages
     }

@@ -31,6 +31,10 @@ public struct SimulatorConfiguration: Sendable {
     public var maximumWaiting = 1000
     /// Tokens of a prompt and its reply together.
     public var maximumModelLength = 131_072
+    /// Different LoRA adapters that run at once; 0 serves none, and has no routes to load them.
+    public var maximumAdapters = 0
+    /// The adapters that are loaded at the start.
+    public var adapters: [LoRAModule] = []
     /// Token ids from here on are refused.
     public var vocabularySize: UInt32 = 128_256
     /// Bytes of a request body; a longer one is refused with 413.
@@ -84,6 +88,12 @@ public struct SimulatorConfiguration: Sendable {
             "\(blockByteCount) is not a multiple of \(BlockPattern.strideBytes)")
         try require(maximumRunning >= 1, "running sequences", "\(maximumRunning) is not at least 1")
         try require(maximumWaiting >= 1, "waiting requests", "\(maximumWaiting) is not at least 1")
+        try require(maximumAdapters >= 0, "adapters", "\(maximumAdapters) is negative")
+        try require(
+            adapters.isEmpty || maximumAdapters > 0, "adapters", "LoRA is not enabled")
+        try require(
+            adapters.count <= LoRAAdapters.maximumCount, "adapters",
+            "\(adapters.count) are more than \(LoRAAdapters.maximumCount)")
         try require(maximumModelLength >= 2, "model length", "\(maximumModelLength) is not above 1")
         try require(
             maximumModelLength <= blockCount * blockSize, "model length",

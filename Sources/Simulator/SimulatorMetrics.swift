@@ -1,4 +1,5 @@
 import Core
+import Synchronization
 import Telemetry
 import Transfer
 
@@ -11,6 +12,7 @@ struct SimulatorMetrics {
     private let waitingForCapacity: Gauge
     private let waitingDeferred: Gauge
     private let usage: Gauge
+    private let adapters: AdapterSample
 
     private let prefixQueries: Counter
     private let prefixHits: Counter
@@ -72,6 +74,21 @@ struct SimulatorMetrics {
         waitingForCapacity = byReason.child(values + ["capacity"])
         waitingDeferred = byReason.child(values + ["deferred"])
         usage = gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.")
+        adapters = AdapterSample()
+        if configuration.maximumAdapters > 0 {
+            // vLLM keeps every set of labels there ever was, and the newest counts; ours is it.
+            registry.gauges(
+                "vllm:lora_requests_info", "Running stats on lora requests.",
+                labels: ["max_lora", "running_lora_adapters", "waiting_lora_adapters"]
+            ) { [adapters] in
+                [
+                    (
+                        ["\(configuration.maximumAdapters)"] + adapters.names.withLock { $0 },
+                        wallClockSeconds()
+                    )
+                ]
+            }
+        }
 
         prefixQueries = counter(
             "prefix_cache_queries_total", "Prefix cache queries, in queried tokens.")
@@ -194,6 +211,9 @@ struct SimulatorMetrics {
         waitingDeferred.set(Double(scheduler.transferWaitingCount))
         waiting.set(Double(scheduler.capacityWaitingCount + scheduler.transferWaitingCount))
         usage.set(scheduler.pool.usage)
+        let names = [scheduler.runningAdapters, scheduler.waitingAdapters]
+            .map { $0.map(\.module.name).sorted().joined(separator: ",") }
+        adapters.names.withLock { $0 = names }
         return registry.exposition()
     }
 
@@ -265,6 +285,11 @@ struct SimulatorMetrics {
     private func count(finished reason: String) {
         successes.child([labelValues[0], reason, labelValues[1]]).increment()
     }
+}
+
+/// The names of the adapters that run and of those that wait, as labels.
+private final class AdapterSample: Sendable {
+    let names = Mutex(["", ""])
 }
 
 /// The buckets of vLLM's histograms.

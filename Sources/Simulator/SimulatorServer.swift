@@ -75,7 +75,9 @@ public final class SimulatorServer: Sendable {
             return try HTTPServer.listen(on: group, at: configuration.address) {
                 [weak engine] exchange in
                 guard let engine else { return nil }
-                guard let route = Route(rawValue: String(exchange.head.path)) else {
+                guard let route = Route(rawValue: String(exchange.head.path)),
+                    route.isServed(by: engine.configuration)
+                else {
                     return Refusal()
                 }
                 guard route.methods.contains(exchange.head.method) else {

@@ -47,6 +47,18 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "Tokens of a prompt and its reply together.")
     var maxModelLen = SimulatorConfiguration().maximumModelLength
 
+    @Flag(help: "Serve LoRA adapters, and the routes that load and unload them.")
+    var enableLora = false
+
+    @Option(help: "Different LoRA adapters that run at once.")
+    var maxLoras = 1
+
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "LoRA adapters that are loaded at the start.", valueName: "name=path"))
+    var loraModules: [String] = []
+
     @Option(help: "The seed of block hashes, as PYTHONHASHSEED.")
     var hashSeed = SimulatorConfiguration().hashSeed
 
@@ -71,6 +83,24 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "Milliseconds from one token to the next, instead of the published figure.")
     var interTokenLatency: Double?
 
+    func validate() throws {
+        guard maxLoras >= 1 else { throw ValidationError("--max-loras must be at least 1") }
+        guard loraModules.isEmpty || enableLora else {
+            throw ValidationError("--lora-modules needs --enable-lora")
+        }
+        _ = try adapters()
+    }
+
+    private func adapters() throws -> [LoRAModule] {
+        try loraModules.map { text in
+            let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2 else {
+                throw ValidationError("--lora-modules takes name=path, not '\(text)'")
+            }
+            return LoRAModule(name: parts[0], path: parts[1])
+        }
+    }
+
     func run() async throws {
         var configuration = SimulatorConfiguration()
         configuration.address = SocketAddress(host: host, port: port)
@@ -83,6 +113,8 @@ struct SimCommand: AsyncParsableCommand {
         configuration.maximumRunning = maxNumSeqs
         configuration.maximumWaiting = maxWaitingQueueLength
         configuration.maximumModelLength = min(maxModelLen, kvCacheSize * blockSize)
+        configuration.maximumAdapters = enableLora ? maxLoras : 0
+        configuration.adapters = try adapters()
         configuration.hashSeed = hashSeed
         configuration.seed = seed
         configuration.eventsEndpoint = zmqEndpoint

@@ -57,12 +57,172 @@ import Testing
                 #expect(ours.status == capture["status"] as? Int, comment)
                 #expect(ours.headers[first: "content-type"] == "application/json", comment)
                 let theirs = try #require(capture["body_json"])
-                // The recorded server ran without prompt token details, and logprobs are not made.
+                // The recorded server ran without prompt token details, and the keys of
+                // top_logprobs are tokens.
                 let differences = shapeDifferences(
                     try ours.json(), theirs,
-                    exempt: ["usage.prompt_tokens_details", "choices[].logprobs"])
+                    exempt: [
+                        "usage.prompt_tokens_details", "choices[].logprobs.top_logprobs[]",
+                    ])
                 #expect(differences == [], comment)
             }
+        }
+    }
+
+    @Test func logprobs() async throws {
+        try await withEngine { harness, engine in
+            let body: [String: Any] = ["prompt": "a", "max_tokens": 3, "logprobs": 2, "seed": 1]
+            let whole = try await harness.post(engine, "/v1/completions", body)
+            let text = try #require(try whole.value("choices", 0, "text") as? String)
+            let logprobs = ["choices", 0, "logprobs"] as [any Sendable]
+            func list(_ field: String) throws -> [Any] {
+                try #require(lookUp(try whole.json(), logprobs + [field]) as? [Any])
+            }
+            #expect(try list("tokens") as? [String] == text.map { String($0) })
+            #expect(try list("token_logprobs") as? [Double] == [0, 0, 0])
+            #expect(try list("text_offset") as? [Int] == [0, 1, 2])
+            let top = try #require(try list("top_logprobs") as? [[String: Double]])
+            #expect(top.map { $0.values.sorted() } == [[-9999, 0], [-9999, 0], [-9999, 0]])
+
+            let stream = try await harness.post(
+                engine, "/v1/completions", body.merging(["stream": true]) { $1 })
+            let offsets = try stream.events.dropLast().flatMap { event in
+                try #require(
+                    lookUp(
+                        try JSONSerialization.jsonObject(with: Data(event.utf8)),
+                        logprobs + ["text_offset"]) as? [Int])
+            }
+            #expect(offsets == [0, 1, 2])
+
+            let chat = try await harness.post(
+                engine, "/v1/chat/completions",
+                [
+                    "messages": [["role": "user", "content": "a"]], "max_tokens": 2,
+                    "logprobs": true, "top_logprobs": 3,
+                ])
+            let content = try #require(
+                try chat.value("choices", 0, "logprobs", "content") as? [[String: Any]])
+            #expect(content.count == 2)
+            let token = try #require(content[1]["token"] as? String)
+            #expect(content[1]["bytes"] as? [Int] == token.utf8.map { Int($0) })
+            let likeliest = try #require(content[1]["top_logprobs"] as? [[String: Any]])
+            #expect(likeliest.count == 3 && likeliest[0]["token"] as? String == token)
+            #expect(Set(likeliest.compactMap { $0["token"] as? String }).count == 3)
+        }
+    }
+
+    @Test func stopTokens() async throws {
+        try await withEngine { harness, engine in
+            var body: [String: Any] = [
+                "prompt": "a", "max_tokens": 50, "temperature": 0, "ignore_eos": true,
+            ]
+            let full = try await harness.post(engine, "/v1/completions", body)
+            let text = try #require(try full.value("choices", 0, "text") as? String)
+            let last = try #require(text.utf8.last)
+            body["stop_token_ids"] = [Int(last) + 3]
+            let stopped = try await harness.post(engine, "/v1/completions", body)
+            #expect(try stopped.value("choices", 0, "stop_reason") as? Int == Int(last) + 3)
+            #expect(try stopped.value("choices", 0, "finish_reason") as? String == "stop")
+            let index = try #require(text.firstIndex(of: Character(UnicodeScalar(last))))
+            #expect(try stopped.value("choices", 0, "text") as? String == String(text[..<index]))
+            body["stream"] = true
+            let stream = try await harness.post(engine, "/v1/completions", body)
+            #expect(try stream.streamedText() == String(text[..<index]))
+            #expect(stream.text.contains("\"stop_reason\":\(Int(last) + 3)"))
+        }
+    }
+
+    // MARK: - Adapters
+
+    @Test func adaptersAreModels() async throws {
+        try await withEngine({
+            $0.maximumAdapters = 2
+            $0.adapters = [LoRAModule(name: "adapter-a", path: "model/adapter-a")]
+        }) { harness, engine in
+            let (ours, capture) = try await replay("completion_lora", harness, engine)
+            #expect(ours.status == 200)
+            #expect(try ours.value("model") as? String == "adapter-a")
+            #expect(
+                shapeDifferences(
+                    try ours.json(), try #require(capture["body_json"]),
+                    exempt: ["usage.prompt_tokens_details"]) == [])
+
+            func post(_ path: String, _ body: [String: Any]) async throws -> Answer {
+                try await harness.post(engine, path, body)
+            }
+            let b: [String: Any] = ["lora_name": "adapter-b", "lora_path": "model/adapter-b"]
+            let loaded = try await post("/v1/load_lora_adapter", b)
+            #expect(loaded.status == 200)
+            #expect(loaded.text == "Success: LoRA adapter 'adapter-b' added successfully.")
+            let again = try await post("/v1/load_lora_adapter", b)
+            #expect(again.status == 400)
+            #expect(try again.value("error", "type") as? String == "InvalidUserInput")
+            let inPlace = try await post(
+                "/v1/load_lora_adapter", b.merging(["load_inplace": true]) { $1 })
+            #expect(inPlace.status == 200)
+
+            // The recorded list: the model and two adapters.
+            let models = try await harness.get(engine, "/v1/models")
+            let data = try #require(try models.value("data") as? [[String: Any]])
+            let theirs = try #require(
+                lookUp(try fixtureObject("models.json"), ["body_json", "data"])
+                    as? [[String: Any]])
+            #expect(data.count == theirs.count)
+            for (our, their) in zip(data, theirs) {
+                #expect(shapeDifferences(our, their) == [])
+                #expect(our["id"] as? String == their["id"] as? String)
+                #expect(our["parent"] as? String == their["parent"] as? String)
+            }
+
+            let unloaded = try await post("/v1/unload_lora_adapter", ["lora_name": "adapter-b"])
+            #expect(unloaded.text == "Success: LoRA adapter 'adapter-b' removed successfully.")
+            #expect(
+                try await post("/v1/unload_lora_adapter", ["lora_name": "adapter-b"]).status == 404)
+            #expect(
+                try await post("/v1/completions", ["model": "adapter-b", "prompt": "a"]).status
+                    == 404)
+            let nameless = try await post("/v1/load_lora_adapter", ["lora_path": "p"])
+            #expect(nameless.status == 400)
+            #expect(try nameless.value("error", "param") as? String == "body.lora_name")
+
+            let page = try await harness.get(engine, "/metrics").text
+            let info =
+                #"vllm:lora_requests_info{max_lora="2",running_lora_adapters="","#
+                + #"waiting_lora_adapters=""} "#
+            #expect(page.contains(info))
+        }
+    }
+
+    @Test func anEngineWithoutAdaptersHasNoRoutesForThem() async throws {
+        try await withEngine { harness, engine in
+            let answer = try await harness.post(
+                engine, "/v1/load_lora_adapter", ["lora_name": "a", "lora_path": "p"])
+            #expect(answer.status == 404)
+            #expect(try await !harness.get(engine, "/metrics").text.contains("lora"))
+        }
+    }
+
+    @Test func adaptersShareNoCache() async throws {
+        try await withEngine({
+            $0.maximumAdapters = 2
+            $0.adapters = [
+                LoRAModule(name: "x", path: "/x"), LoRAModule(name: "y", path: "/y"),
+            ]
+        }) { harness, engine in
+            func cached(_ model: String) async throws -> Int? {
+                let body: [String: Any] = [
+                    "model": model, "prompt": Array(repeating: 7, count: 100), "max_tokens": 1,
+                ]
+                return try await harness.post(engine, "/v1/completions", body)
+                    .value("usage", "prompt_tokens_details", "cached_tokens") as? Int
+            }
+            for model in ["tiny-llama", "x", "y"] { #expect(try await cached(model) == 0) }
+            for model in ["tiny-llama", "x", "y"] { #expect(try await cached(model) == 96) }
+            // Other weights under the old name: what was cached is not theirs.
+            _ = try await harness.post(
+                engine, "/v1/load_lora_adapter",
+                ["lora_name": "x", "lora_path": "/x2", "load_inplace": true])
+            #expect(try await cached("x") == 0)
         }
     }
 
@@ -131,6 +291,9 @@ import Testing
                 (["prompt": "a", "max_tokens": 0], "max_tokens"),
                 (["prompt": "a", "max_tokens": 4, "min_tokens": 5], "min_tokens"),
                 (["prompt": "a", "stop": ""], "stop"),
+                (["prompt": "a", "stop_token_ids": ["x"]], "body.stop_token_ids"),
+                (["prompt": "a", "logprobs": 21], "logprobs"),
+                (["prompt": "a", "logprobs": 1, "echo": true], "prompt_logprobs"),
                 (["prompt": ""], "prompt"),
                 ([:], "prompt"),
                 (["prompt": [128_256]], "prompt"),
@@ -160,7 +323,7 @@ import Testing
     func streamsHaveVLLMsShape(name: String) async throws {
         // Slow enough that no two tokens share a chunk on a busy machine.
         try await withEngine({
-            $0.latency.interTokenLatency = .milliseconds(60)
+            $0.latency.interTokenLatency = .milliseconds(250)
         }) { harness, engine in
             let (ours, capture) = try await replay(name, harness, engine)
             #expect(ours.status == 200)
@@ -309,6 +472,7 @@ import Testing
         #expect(problem { $0.blockByteCount = 100 } == "block bytes: 100 is not a multiple of 64")
         #expect(problem { $0.latency.jitter = 0.5 } == "jitter: 0.5 is not in 0...0.3")
         #expect(problem { $0.transferAddress.host = "0.0.0.0" } != nil)
+        #expect(problem { $0.adapters = [.init(name: "a", path: "p")] } != nil)
         #expect(problem { $0.model = "" } == "model: a model name must not be empty")
     }
 

@@ -11,7 +11,8 @@ private final class Bench {
     private(set) var now = at(0)
 
     init(
-        blocks: Int = 64, maxRunning: Int = 8, maxWaiting: Int = 100, loadFactor: Double = 1
+        blocks: Int = 64, maxRunning: Int = 8, maxWaiting: Int = 100, maxAdapters: Int = 0,
+        loadFactor: Double = 1
     ) throws {
         var parameters = LatencyModel.Parameters()
         parameters.prefillTokensPerSecond = 1000
@@ -22,19 +23,21 @@ private final class Bench {
         scheduler = EngineScheduler(
             pool: BlockPool(count: blocks, blockSize: 4), hasher: try BlockHasher(blockSize: 4),
             model: LatencyModel(parameters, maxRunning: maxRunning, seed: 1),
-            limits: .init(maxRunning: maxRunning, maxWaiting: maxWaiting, lease: .seconds(30)))
+            limits: .init(
+                maxRunning: maxRunning, maxWaiting: maxWaiting, maxAdapters: maxAdapters,
+                lease: .seconds(30)))
     }
 
     static func request(
         _ id: String, prompt: [UInt32], tokens: Int, remote: RemoteKV? = nil,
-        keepsBlocks: Bool = false
+        keepsBlocks: Bool = false, adapter: LoRAAdapter? = nil
     ) -> EngineRequest {
         var limits = Reply.Limits(maxTokens: tokens)
         limits.ignoresEndOfSequence = true
         var generator = SeededGenerator(seed: 1)
         return EngineRequest(
             id: id, prompt: prompt, reply: Reply(limits, &generator), remote: remote,
-            keepsBlocks: keepsBlocks)
+            keepsBlocks: keepsBlocks, adapter: adapter)
     }
 
     /// Lets time pass deadline by deadline, as a loop with exact timers does.
@@ -189,6 +192,29 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
             bench.takeLog().filter { !$0.contains("fill") } == [
                 "10 A 1", "20 A 2", "20 A ended", "30 B 1", "30 B ended",
             ])
+    }
+
+    @Test func anAdapterWaitsForItsPlaceAndLetsOthersPass() throws {
+        let bench = try Bench(maxAdapters: 1)
+        let (x, y) = (adapter(1, "x"), adapter(2, "y"))
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 3, adapter: x))
+        bench.submit(Bench.request("B", prompt: tokens(0..<5), tokens: 1, adapter: y))
+        bench.submit(Bench.request("C", prompt: tokens(0..<5), tokens: 1, adapter: x))
+        bench.submit(Bench.request("D", prompt: tokens(0..<5), tokens: 1))
+        #expect(bench.scheduler.runningAdapters == [x])
+        #expect(bench.scheduler.waitingAdapters == [x, y])
+        bench.run(until: at(200))
+        // C finds the block that A computed; D, without the adapter, does not.
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "10 A 1", "16 C 1", "16 C ended", "20 A 2", "26 D 1", "26 D ended", "30 A 3",
+                "30 A ended", "40 B 1", "40 B ended",
+            ])
+        #expect(bench.isIdle && bench.scheduler.runningAdapters.isEmpty)
+    }
+
+    private func adapter(_ id: Int, _ name: String) -> LoRAAdapter {
+        LoRAAdapter(id: id, module: LoRAModule(name: name, path: "/\(name)"))
     }
 
     @Test func waitsForItsBlocksAndIsNeverPreempted() throws {

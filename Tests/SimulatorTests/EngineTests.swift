@@ -338,6 +338,30 @@ private func finished(_ reason: String) -> String {
         }
     }
 
+    @Test func usageCountsWhatThePrefillerHadCached() async throws {
+        try await withHarness { harness in
+            let prefiller = try await harness.start()
+            let decoder = try await harness.start()
+            let tokens = prompt(330)
+            _ = try await harness.post(
+                prefiller, "/v1/completions", ["prompt": prompt(170), "max_tokens": 1])
+            var parameters = try await prefill(harness, prefiller, tokens)
+            #expect(parameters["remote_prefill_cached_tokens"] as? Int == 160)
+            func cached() async throws -> Int? {
+                try await harness.post(
+                    decoder, "/v1/completions",
+                    ["prompt": tokens, "max_tokens": 1, "kv_transfer_params": parameters]
+                ).value("usage", "prompt_tokens_details", "cached_tokens") as? Int
+            }
+            #expect(try await cached() == 160)
+            // A client cannot claim more than there is.
+            parameters["remote_prefill_cached_tokens"] = 9999
+            #expect(try await cached() == 320)
+            parameters["remote_prefill_cached_tokens"] = -5
+            #expect(try await cached() == 0)
+        }
+    }
+
     @Test(arguments: TransferPath.allCases)
     func oneWrongByteFailsTheRequest(path: TransferPath) async throws {
         try await withHarness { harness in

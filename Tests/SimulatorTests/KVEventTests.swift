@@ -3,7 +3,7 @@ import Simulator
 import Testing
 
 @Suite struct KVEventTests {
-    /// Every batch that vLLM sent for requests without an adapter, encoded again from what it says.
+    /// Every batch that vLLM sent, encoded again from what it says.
     @Test func encodesAsVLLMDoes() throws {
         let lines = try String(decoding: fixture("kv_events.jsonl"), as: UTF8.self)
             .split(separator: "\n")
@@ -14,7 +14,6 @@ import Testing
             let payload = try #require(object["payload_hex"] as? String)
             let decoded = try #require(object["decoded"] as? [Any])
             let events = try #require(decoded[1] as? [[String: Any]])
-            guard events.allSatisfy({ $0["lora_name"] is NSNull }) else { continue }
             let time = Double(
                 bitPattern: try #require(UInt64(payload.dropFirst(4).prefix(16), radix: 16)))
             let encoded = KVEvent.encode(
@@ -22,14 +21,19 @@ import Testing
             #expect(encoded.map { String(format: "%02x", $0) }.joined() == payload)
             compared += 1
         }
-        #expect(compared == 6)
+        #expect(compared == 8)
     }
 
     private func stored(_ event: [String: Any]) throws -> KVEvent {
         let parent = (event["parent_block_hash"] as? NSNumber)?.uint64Value
-        let extra = try #require(event["extra_keys"] as? [Any])
+        let adapter = (event["lora_name"] as? String).map {
+            LoRAAdapter(
+                id: event["lora_id"] as? Int ?? 0, module: LoRAModule(name: $0, path: "unsaid"))
+        }
+        let extra = (try #require(event["extra_keys"] as? [Any]).first as? [String] ?? [])
         var stored = KVEvent.Stored(
-            parent: parent.map(hash), salt: (extra.first as? [String])?.first)
+            parent: parent.map(hash), adapter: adapter,
+            salt: extra.dropFirst(adapter == nil ? 0 : 1).first)
         stored.hashes = try #require(event["block_hashes"] as? [NSNumber])
             .map { hash($0.uint64Value) }
         stored.tokens = try #require(event["token_ids"] as? [NSNumber]).map(\.uint32Value)

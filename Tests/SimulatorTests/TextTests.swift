@@ -95,7 +95,7 @@ import Testing
         limits.stop = [second, first]
         let stopped = reply(limits)
         let range = try #require(full.range(of: first))
-        #expect(stopped.finishReason == .stop && stopped.stopReason == first)
+        #expect(stopped.finishReason == .stop && stopped.stopReason == .text(first))
         #expect(
             stopped.tokenCount == full.utf8.distance(from: full.startIndex, to: range.upperBound))
         #expect(stopped.shownCount == stopped.tokenCount - first.utf8.count)
@@ -110,5 +110,27 @@ import Testing
         #expect(reply(limits).shownCount == stopped.tokenCount)
         limits.minTokens = stopped.tokenCount
         #expect(reply(limits).tokenCount > stopped.tokenCount)
+    }
+
+    @Test func stopTokensEndTheReply() throws {
+        var limits = Reply.Limits(maxTokens: 400)
+        limits.ignoresEndOfSequence = true
+        let full = reply(limits)
+        let token = full.token(at: 30)
+        let first = try #require((0..<400).first { full.token(at: $0) == token })
+        limits.stopTokens = [token, ByteTokenizer.endOfSequence]
+        let stopped = reply(limits)
+        #expect(stopped.finishReason == .stop && stopped.stopReason == .token(token))
+        #expect(stopped.tokenCount == first + 1 && stopped.shownCount == first)
+        #expect(stopped.token(at: first) == token)
+
+        // Where a stop string ends at the same place, the token is the reason.
+        let character = String(decoding: [full.text[first]], as: UTF8.self)
+        limits.stop = [character]
+        #expect(reply(limits).stopReason == .token(token))
+        limits.includesStop = true
+        #expect(reply(limits).shownCount == first + 1)
+        limits.minTokens = first + 1
+        #expect(reply(limits).tokenCount > first + 1)
     }
 }
