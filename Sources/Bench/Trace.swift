@@ -37,7 +37,7 @@ public struct Trace: Equatable, Sendable {
         self.requests = requests
     }
 
-    /// Reads the first `limit` lines of a trace file.
+    /// Reads the first `limit` requests of a trace file.
     ///
     /// - Throws: ``TraceError`` with file and line.
     public init(contentsOf path: String, limit: Int? = nil) throws(TraceError) {
@@ -45,8 +45,9 @@ public struct Trace: Equatable, Sendable {
             throw TraceError(path: path, line: nil, problem: "cannot be read")
         }
         requests = []
-        let lines = data.split(separator: UInt8(ascii: "\n"), maxSplits: limit ?? Int.max)
-        for (index, line) in lines.prefix(limit ?? Int.max).enumerated() {
+        let lines = data.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        for (index, line) in lines.enumerated() where !line.isEmpty {
+            if requests.count == limit { break }
             do {
                 requests.append(try Self.request(fromJSON: [UInt8](line)))
             } catch {

@@ -153,6 +153,8 @@ cn_status cn_process_spawn(cn_loop *loop, const char *path, const char *const *a
     set_output(process, &streams[1], 0, standard_output);
     set_output(process, &streams[2], 1, standard_error);
     uv_process_options_t options = {
+        /* A session of its own: Ctrl-C reaches a child through its parent alone. */
+        .flags = UV_PROCESS_DETACHED,
         .exit_cb = on_process_exit,
         .file = path,
         /* libuv does not change what these point to. */

@@ -36,23 +36,27 @@ public struct StackPlan: Equatable, Sendable {
     /// - Throws: ``StackError`` if it would have no engine that generates, or too many for the
     ///   ports from `firstChildPort` on.
     public init(_ configuration: StackConfiguration) throws(StackError) {
-        let roles: [ServerRole]
+        let counts: [(role: ServerRole, count: Int)]
         switch configuration.engines {
         case .aggregated(let count):
             guard count >= 1 else { throw .usage("a stack needs at least one engine") }
-            roles = Array(repeating: .both, count: count)
+            counts = [(.both, count)]
         case .disaggregated(let prefill, let decode):
             guard prefill >= 1, decode >= 1 else {
                 throw .usage("disaggregation needs at least one prefill and one decode engine")
             }
-            roles =
-                Array(repeating: .prefill, count: prefill)
-                + Array(repeating: .decode, count: decode)
+            counts = [(.prefill, prefill), (.decode, decode)]
         }
-        guard Int(configuration.firstChildPort) + roles.count * Self.portsPerEngine <= 65536 else {
-            throw .usage(
-                "\(roles.count) engines do not fit above port \(configuration.firstChildPort)")
+        var room = (65536 - Int(configuration.firstChildPort)) / Self.portsPerEngine
+        for (_, count) in counts {
+            guard count <= room else {
+                throw .usage(
+                    "so many engines do not fit above port \(configuration.firstChildPort), with "
+                        + "\(Self.portsPerEngine) ports each")
+            }
+            room -= count
         }
+        let roles = counts.flatMap { Array(repeating: $0.role, count: $0.count) }
 
         let host = configuration.host
         func address(_ port: UInt16) -> SocketAddress { SocketAddress(host: host, port: port) }
@@ -60,10 +64,10 @@ public struct StackPlan: Equatable, Sendable {
         var engines: [Child] = []
         var sidecars: [Child] = []
         var endpoints: [String] = []
-        var counts: [ServerRole: Int] = [:]
+        var numbers: [ServerRole: Int] = [:]
         for (index, role) in roles.enumerated() {
-            let number = counts[role, default: 0]
-            counts[role] = number + 1
+            let number = numbers[role, default: 0]
+            numbers[role] = number + 1
             let name = "\(role == .both ? "engine" : role.rawValue)-\(number)"
             let base = configuration.firstChildPort + UInt16(index * Self.portsPerEngine)
             let engine = address(base)

@@ -44,6 +44,7 @@ public actor StackSupervisor {
     private var running: [String: Running] = [:]
     private var failures: [String: Int] = [:]
     private var startFailure: StackError?
+    private var waiter: CheckedContinuation<Void, Never>?
 
     /// What a child prints on its standard output, as a line of its own, once it serves.
     public static let readyLine = "ready"
@@ -52,7 +53,7 @@ public actor StackSupervisor {
     private static let provenLife = Duration.seconds(10)
     private static let startDeadline = Duration.seconds(20)
     private static let stopDeadline = Duration.seconds(10)
-    private static let pollInterval = Duration.milliseconds(20)
+    private static let killDeadline = Duration.seconds(1)
     private static let restartDelays: [Duration] = [
         .milliseconds(200), .milliseconds(500), .seconds(1), .seconds(2), .seconds(5),
     ]
@@ -80,14 +81,14 @@ public actor StackSupervisor {
 
     /// Starts every child and waits until all have said ``readyLine``.
     ///
-    /// - Returns: The process ids by name.
+    /// - Returns: The process ids by name; nil if ``stop()`` was called meanwhile.
     /// - Throws: The first failure; everything that had started is stopped by then.
-    public func start() async throws(StackError) -> [String: Int32] {
+    public func start() async throws(StackError) -> [String: Int32]? {
         state = .starting
         do {
             // Engines first: a gateway that meets a closed port avoids it for a while.
             let (engines, others) = (plan.engines, plan.children.filter { $0.kind != .engine })
-            for group in [engines, others] {
+            for group in [engines, others] where state == .starting {
                 for child in group { try spawn(child) }
                 try await waitUntilReady(group)
             }
@@ -95,6 +96,7 @@ public actor StackSupervisor {
             await stop()
             throw error
         }
+        guard state == .starting else { return nil }
         state = .running
         return running.mapValues(\.process.pid)
     }
@@ -104,23 +106,25 @@ public actor StackSupervisor {
     public func stop() async {
         guard state != .stopping else { return }
         state = .stopping
+        wake()
         let deadline = MonotonicTime.now + Self.stopDeadline
         for kind in [StackPlan.Child.Kind.gateway, .sidecar, .engine] {
             let names = plan.children.filter { $0.kind == kind }.map(\.name)
             for name in names { running[name]?.process.kill(signal: SIGTERM) }
             while names.contains(where: { running[$0] != nil }) {
-                if MonotonicTime.now >= deadline {
-                    for name in names { running[name]?.process.kill(signal: SIGKILL) }
-                }
-                await pause(Self.pollInterval)
+                guard await change(before: deadline) == .timedOut else { continue }
+                for name in names { running[name]?.process.kill(signal: SIGKILL) }
+                _ = await change(before: .now + Self.killDeadline)
             }
         }
         client.shutdown()
     }
 
-    /// What the processes count now.
-    public func metrics() async -> StackMetrics {
-        await StackMetrics.read(of: plan, client: client)
+    /// What the processes count now; nil unless all were started and none was asked to stop.
+    public func metrics() async -> StackMetrics? {
+        guard state == .running else { return nil }
+        let metrics = await StackMetrics.read(of: plan, client: client)
+        return state == .running ? metrics : nil
     }
 
     private func spawn(_ child: StackPlan.Child) throws(StackError) {
@@ -152,11 +156,13 @@ public actor StackSupervisor {
     private func printed(_ name: String, _ line: String) {
         guard line == Self.readyLine, let process = running[name]?.process else { return }
         running[name]?.isReady = true
+        wake()
         if state == .running { report(.restarted(name: name, pid: process.pid)) }
     }
 
     private func exited(_ child: StackPlan.Child, _ exit: Subprocess.Exit) {
         let ended = running.removeValue(forKey: child.name)
+        wake()
         switch state {
         case .starting:
             startFailure =
@@ -190,20 +196,39 @@ public actor StackSupervisor {
         }
     }
 
+    /// Returns early when the stack is stopped.
     private func waitUntilReady(_ group: [StackPlan.Child]) async throws(StackError) {
         let deadline = MonotonicTime.now + Self.startDeadline
-        while let missing = group.first(where: { running[$0.name]?.isReady != true }) {
+        while state == .starting {
             if let startFailure { throw startFailure }
-            guard MonotonicTime.now < deadline else {
+            let missing = group.first { running[$0.name]?.isReady != true }
+            guard let missing else { return }
+            guard await change(before: deadline) == .changed else {
                 throw .notReady(
                     name: missing.name, seconds: Int(Self.startDeadline.components.seconds))
             }
-            await pause(Self.pollInterval)
         }
     }
 
-    private func pause(_ duration: Duration) async {
-        // Cancellation would only make the wait shorter.
-        try? await Task.sleep(for: duration)
+    // MARK: - Waiting
+
+    private enum Wait {
+        case changed, timedOut
+    }
+
+    /// Waits until a child is ready or ends, or the stack is to stop. One task at a time waits:
+    /// `stop` wakes `start`, which waits no more.
+    private func change(before deadline: MonotonicTime) async -> Wait {
+        let timer = loop.schedule(after: max(deadline - .now, .zero)) { [weak self] in
+            self?.assumeIsolated { $0.wake() }
+        }
+        await withCheckedContinuation { waiter = $0 }
+        timer.cancel()
+        return MonotonicTime.now < deadline ? .changed : .timedOut
+    }
+
+    private func wake() {
+        waiter?.resume()
+        waiter = nil
     }
 }

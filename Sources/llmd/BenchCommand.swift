@@ -44,8 +44,12 @@ struct TraceCommand: AsyncParsableCommand {
     @Option(help: "An OpenAI server that runs already, such as http://127.0.0.1:8000.")
     var url: String?
 
-    @Option(help: "The policies to compare, each on a fresh stack; comma-separated.")
-    var compare = RoutingPolicy.precise.rawValue
+    @Option(
+        help: """
+            The policies to compare, each on a fresh stack, comma-separated: \
+            \(RoutingPolicy.names); default: precise.
+            """)
+    var compare: String?
 
     @Flag(help: "One JSON object per policy and line.")
     var json = false
@@ -66,12 +70,19 @@ struct TraceCommand: AsyncParsableCommand {
             throw ValidationError("--speedup must be above 0 and at most 1000000")
         }
         if let limit, limit < 1 { throw ValidationError("--limit must be at least 1") }
+        if url != nil, compare != nil {
+            throw ValidationError("--compare starts stacks of its own, give it without --url")
+        }
+        guard firstPort <= UInt16.max - 10 else {
+            throw ValidationError("--first-port must be at most \(UInt16.max - 10)")
+        }
         _ = try policies()
         _ = try url.map(Self.server)
     }
 
     private func policies() throws -> [RoutingPolicy] {
-        try compare.split(separator: ",").map { name in
+        guard let compare else { return [.precise] }
+        return try compare.split(separator: ",").map { name in
             guard let policy = RoutingPolicy(rawValue: String(name)) else {
                 throw ValidationError("no policy '\(name)'; there are \(RoutingPolicy.names)")
             }
@@ -82,9 +93,10 @@ struct TraceCommand: AsyncParsableCommand {
     /// The address in `http://host:port[/v1]`.
     private static func server(_ url: String) throws -> SocketAddress {
         guard let parts = URLComponents(string: url), parts.scheme == "http",
-            let host = parts.host, ["", "/", "/v1", "/v1/"].contains(parts.path)
+            let host = parts.host, let port = UInt16(exactly: parts.port ?? 80),
+            ["", "/", "/v1", "/v1/"].contains(parts.path)
         else { throw ValidationError("--url must be like http://127.0.0.1:8000") }
-        return SocketAddress(host: host, port: UInt16(clamping: parts.port ?? 80))
+        return SocketAddress(host: host, port: port)
     }
 
     func run() async throws {
@@ -102,13 +114,17 @@ struct TraceCommand: AsyncParsableCommand {
             if json { print(report.json) }
         }
         if let url {
-            add(try await replay(workload, against: Self.server(url), named: url, on: loop))
+            add(await replay(workload, against: try Self.server(url), named: url, on: loop))
         } else {
             for policy in try policies() {
                 add(try await replayOnFreshStack(workload, policy, on: loop))
             }
         }
-        guard !json else { return }
+        if !json { show(reports, workload) }
+        if reports.contains(where: { $0.errors > 0 }) { throw ExitCode.failure }
+    }
+
+    private func show(_ reports: [Report], _ workload: Workload) {
         print(
             "\(workload.items.count) requests, input lengths x \(scale), time / \(speedup); "
                 + "ideal hit ratio of one infinite cache "
@@ -130,24 +146,19 @@ struct TraceCommand: AsyncParsableCommand {
             output.show($0)
         }
         _ = try await supervisor.start()
-        do {
-            var report = try await replay(
-                workload, against: plan.gateway, named: policy.rawValue, on: loop)
-            let metrics = await supervisor.metrics()
-            report.prefixHitRatio = metrics.prefixHitRatio
-            report.kvTransfers = metrics.engines.values.reduce(0) { $0 + $1.transfers }
-            report.kvBytes = metrics.engines.values.reduce(0) { $0 + $1.transferredBytes }
-            await supervisor.stop()
-            return report
-        } catch {
-            await supervisor.stop()
-            throw error
-        }
+        var report = await replay(
+            workload, against: plan.gateway, named: policy.rawValue, on: loop)
+        let metrics = await supervisor.metrics()
+        report.prefixHitRatio = metrics?.prefixHitRatio
+        report.kvTransfers = metrics?.engines.values.reduce(0) { $0 + $1.transfers }
+        report.kvBytes = metrics?.engines.values.reduce(0) { $0 + $1.transferredBytes }
+        await supervisor.stop()
+        return report
     }
 
     private func replay(
         _ workload: Workload, against server: SocketAddress, named name: String, on loop: EventLoop
-    ) async throws -> Report {
+    ) async -> Report {
         let generator = LoadGenerator(server: server, model: stack.model, on: loop)
         let bar = Task { await showProgress(of: generator, named: name) }
         let (outcomes, duration) = await generator.run(workload)

@@ -39,10 +39,11 @@ struct StackOutput: Sendable {
         emit(lines.joined(separator: "\n"))
     }
 
-    /// The state, once a second. On a terminal the line replaces the one before.
+    /// The state, once a second. On a terminal the line replaces the one before; the end of a
+    /// line that is wider than the terminal is not shown.
     func show(_ metrics: StackMetrics) {
         if isTerminal {
-            write("\r\u{1b}[K\(metrics.line)")
+            write("\r\u{1b}[K\u{1b}[?7l\(metrics.line)\u{1b}[?7h")
         } else {
             emit(metrics.json)
         }

@@ -91,19 +91,22 @@ struct UpCommand: AsyncParsableCommand {
         let supervisor = StackSupervisor(plan: plan, executable: try ownPath(), on: loop) {
             output.show($0)
         }
-        let stopped = try await StopSignal(on: loop)
-        let pids = try await supervisor.start()
-        output.showReady(pids)
-        let showing = Task {
-            while !Task.isCancelled {
-                output.show(await supervisor.metrics())
-                try? await Task.sleep(for: .seconds(1))
+        let signal = try await StopSignal(on: loop)
+        let stopping = Task {
+            await signal.wait()
+            output.showStopping()
+            await supervisor.stop()
+        }
+        if let pids = try await supervisor.start() {
+            output.showReady(pids)
+            Task {
+                while let metrics = await supervisor.metrics() {
+                    output.show(metrics)
+                    try? await Task.sleep(for: .seconds(1))
+                }
             }
         }
-        await stopped.wait()
-        showing.cancel()
-        output.showStopping()
-        await supervisor.stop()
+        await stopping.value
     }
 }
 

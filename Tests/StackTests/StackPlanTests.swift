@@ -36,7 +36,8 @@ import Testing
     @Test(arguments: [
         StackConfiguration.Engines.aggregated(count: 0),
         .disaggregated(prefill: 0, decode: 2), .disaggregated(prefill: 2, decode: 0),
-        .aggregated(count: 5000),
+        .aggregated(count: 5000), .disaggregated(prefill: 3000, decode: 2000),
+        .disaggregated(prefill: .max, decode: .max),
     ])
     func impossibleStacksAreRefused(engines: StackConfiguration.Engines) {
         #expect(throws: StackError.self) {

@@ -111,21 +111,32 @@ def alive(pid):
     """Whether a process exists and is no zombie."""
     try:
         state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def children(pid):
+    """The ids of a process's children."""
+    found = []
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(stat.parent.name))
+    return found
 
 
 class Process:
     """A child whose output is read as it comes; killed at the end of its scope."""
 
-    def __init__(self, *arguments, env=None):
+    def __init__(self, *arguments, env=None, own_group=False):
         self.popen = subprocess.Popen(
             [str(argument) for argument in arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **(env or {})},
+            process_group=0 if own_group else None,
         )
         self.lines = queue.Queue()
         self.stderr = []
@@ -157,6 +168,10 @@ class Process:
             if value["event"] == kind and all(value.get(k) == v for k, v in fields.items()):
                 return value
 
+    def rest(self):
+        """The lines of standard output that nobody has read."""
+        return [self.lines.get() for _ in range(self.lines.qsize())]
+
     def wait(self, deadline=DEADLINE):
         self.popen.wait(deadline)
         for reader in self.readers:
@@ -182,11 +197,11 @@ class Process:
 class Stack(Process):
     """`llmd up` on free ports."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **options):
         self.port = free_ports(100)
         super().__init__(
             LLMD, "up", "--port", self.port, "--metrics-port", self.port + 1,
-            "--child-port", self.port + 10, *arguments,
+            "--child-port", self.port + 10, *arguments, **options,
         )
         try:
             self.ready = self.event("ready")

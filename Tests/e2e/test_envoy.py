@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import json
 import pathlib
 import string
 import uuid
@@ -113,9 +112,13 @@ def test_openai_client(envoy_chain):
 
 def test_streams(envoy_chain):
     stream = envoy_chain.client().completions.create(
-        model=MODEL, prompt=f"{uuid.uuid4()} count", max_tokens=30, stream=True
+        model=MODEL, prompt=f"{uuid.uuid4()} count", max_tokens=300, stream=True,
+        extra_body={"ignore_eos": True},
     )
-    assert len([chunk for chunk in stream if chunk.choices and chunk.choices[0].text]) >= 20
+    pieces = [chunk.choices[0].text for chunk in stream if chunk.choices]
+    assert len("".join(pieces)) == 300
+    # Tokens share a chunk on a busy machine, but not all of them.
+    assert len(pieces) > 20
 
 
 def test_same_prefix_goes_to_the_warm_engine(envoy_chain):
@@ -165,4 +168,4 @@ def test_empty_pool_is_503(tmp_path):
         status, headers, answer = post(running_chain.port, "/v1/completions", body)
         assert status == 503
         assert headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
-        assert json.loads(json.dumps(answer))["error"]["code"] == 503
+        assert answer["error"]["code"] == 503

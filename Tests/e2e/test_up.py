@@ -1,13 +1,16 @@
 """`llmd up` as a supervisor: start, faults, stop."""
 
 import concurrent.futures
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
 
-from conftest import LLMD, Process, Stack, alive, free_ports, metrics, post, total, wait_until
+from conftest import (
+    LLMD, Process, Stack, alive, children, free_ports, metrics, post, total, wait_until,
+)
 
 MODEL = "llmd-sim"
 
@@ -19,6 +22,31 @@ def test_sigterm_stops_everything():
         stack.popen.send_signal(signal.SIGTERM)
         assert stack.wait() == 0
         assert not any(alive(pid) for pid in pids)
+
+
+def test_ctrl_c_stops_everything():
+    """Ctrl-C goes to the whole process group of a terminal."""
+    with Stack(own_group=True) as stack:
+        pids = [child["pid"] for child in stack.children.values()]
+        assert all(os.getpgid(pid) != stack.popen.pid for pid in pids)
+        os.killpg(stack.popen.pid, signal.SIGINT)
+        assert stack.wait() == 0
+        assert not any(alive(pid) for pid in pids)
+    assert not stack.stderr
+    assert all(json.loads(line)["event"] == "state" for line in stack.rest())
+
+
+def test_ctrl_c_while_starting_is_a_clean_end():
+    base = free_ports(100)
+    with Process(
+        LLMD, "up", "--port", base, "--metrics-port", base + 1, "--child-port", base + 10,
+        own_group=True,
+    ) as stack:
+        pids = wait_until(lambda: children(stack.popen.pid), "a child")
+        os.killpg(stack.popen.pid, signal.SIGINT)
+        assert stack.wait() == 0
+        assert not any(alive(pid) for pid in pids)
+    assert not stack.stderr
 
 
 def test_kill_9_of_the_parent_leaves_no_orphan():
@@ -74,8 +102,10 @@ def test_killed_engine_is_avoided_and_comes_back():
     with Stack() as stack:
         victim = "decode-0"
 
-        def ask(number, tokens=64):
-            body = {"model": MODEL, "prompt": f"{number} " + "word " * 40, "max_tokens": tokens}
+        def ask(number, tokens=600):
+            # 600 tokens take three seconds: all requests are under way when the engine dies.
+            body = {"model": MODEL, "prompt": f"{number} " + "word " * 40, "max_tokens": tokens,
+                    "ignore_eos": True}
             try:
                 status, headers, _ = post(stack.port, "/v1/completions", body)
                 return status, headers.get("x-llmd-decode")
@@ -118,6 +148,23 @@ def test_no_disagg():
         assert status == 200
         assert "x-llmd-prefill" not in headers
         assert headers["x-llmd-decode"].startswith("engine-")
+
+
+def test_an_adapter_is_a_model_with_a_cache_of_its_own():
+    lora = ["--enable-lora", "--lora-modules", "adapter-a=/a"]
+    with Stack(*(f"--engine-argument={argument}" for argument in lora)) as stack:
+        def ask(model):
+            body = {"model": model, "prompt": "word " * 40, "max_tokens": 4}
+            status, headers, answer = post(stack.port, "/v1/completions", body)
+            assert status == 200
+            assert answer["model"] == model
+            cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            return "x-llmd-prefill" in headers, cached
+
+        assert [model.id for model in stack.client().models.list()] == [MODEL, "adapter-a"]
+        assert ask("adapter-a") == (True, 0)
+        assert ask("adapter-a") == (False, 192)
+        assert ask(MODEL) == (True, 0)
 
 
 def test_state_lines():
