@@ -19,6 +19,8 @@ public final class KVEventPublisher {
         public var topic = ""
         /// How many batches can be replayed.
         public var bufferedBatchCount = 10_000
+        /// Bytes of batches that can be replayed; vLLM has no such limit.
+        public var bufferedByteCount = 64 << 20
         /// How many batches wait for one slow subscriber before it loses some.
         public var highWaterCount = 100_000
 
@@ -49,7 +51,9 @@ public final class KVEventPublisher {
     ) throws(MessagingError) {
         loop.preconditionInLoop()
         topic = Array(configuration.topic.utf8)
-        buffer = KVEventBuffer(capacity: configuration.bufferedBatchCount)
+        buffer = KVEventBuffer(
+            capacity: configuration.bufferedBatchCount,
+            byteCapacity: configuration.bufferedByteCount)
         socket = try ZMQSocket(.pub, in: context)
         socket.set(ZMQ_SNDHWM, Int32(clamping: configuration.highWaterCount))
         if configuration.binds {
@@ -92,29 +96,39 @@ public final class KVEventPublisher {
 /// The last batches by sequence number.
 final class KVEventBuffer {
     private let capacity: Int
+    private let byteCapacity: Int
+    /// A ring: a batch lies at its sequence number modulo the capacity.
     private var batches: [[UInt8]] = []
+    private var byteCount = 0
+    /// The sequence number of the oldest batch that is kept.
+    private(set) var first: UInt64 = 0
     /// The sequence number of the next batch.
     private(set) var next: UInt64 = 0
 
-    init(capacity: Int) {
+    init(capacity: Int, byteCapacity: Int) {
         self.capacity = max(capacity, 1)
+        self.byteCapacity = byteCapacity
     }
 
-    /// The sequence number of the oldest batch that is kept.
-    var first: UInt64 { next - UInt64(batches.count) }
-
+    /// Keeps a batch, and as many of those before it as there is room for.
     func append(_ payload: [UInt8]) -> UInt64 {
-        if batches.count < capacity {
-            batches.append(payload)
-        } else {
-            batches[Int(next % UInt64(capacity))] = payload
+        byteCount += payload.count
+        while first < next, byteCount > byteCapacity || next - first == UInt64(capacity) {
+            byteCount -= self[first].count
+            self[first] = []
+            first += 1
         }
+        if batches.count < capacity { batches.append([]) }
+        self[next] = payload
         defer { next += 1 }
         return next
     }
 
     /// The batch of a sequence number in `first..<next`.
-    subscript(sequence: UInt64) -> [UInt8] { batches[Int(sequence % UInt64(capacity))] }
+    private(set) subscript(sequence: UInt64) -> [UInt8] {
+        get { batches[Int(sequence % UInt64(capacity))] }
+        set { batches[Int(sequence % UInt64(capacity))] = newValue }
+    }
 
     var replayHighWaterCount: Int { 2 * (capacity + 1) }
 }

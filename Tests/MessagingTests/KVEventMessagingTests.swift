@@ -66,6 +66,31 @@ struct KVEventMessagingTests {
         try await harness.finish()
     }
 
+    @Test func replayHoldsNoMoreBytesThanAllowed() async throws {
+        let harness = try LoopHarness()
+        var reports = Reports()
+        let publisher = try await harness.publisher(
+            "tcp://lo:*", replay: "tcp://lo:*", bufferedBatchCount: 4, bufferedByteCount: 100)
+        let endpoint = try #require(publisher.replayEndpoint)
+        // Ten times round the ring; 100 bytes are what the last two batches take, and then less.
+        let payloads = (0..<40).map { [UInt8](repeating: UInt8($0), count: 50) } + [[1], [2]]
+        try await harness.publish(payloads)
+        try await harness.replay(endpoint, from: 0, into: reports)
+        for sequence in 39..<42 {
+            #expect(
+                await reports.next()
+                    == .batch(
+                        topic: "kv@a@m", sequence: UInt64(sequence), payload: payloads[sequence]))
+        }
+        #expect(await reports.next() == .finished)
+        // A batch that is larger than all that may be kept is kept alone.
+        try await harness.publish([[UInt8](repeating: 7, count: 200)])
+        try await harness.replay(endpoint, from: 0, into: reports)
+        #expect(await reports.next()?.sequence == 42)
+        #expect(await reports.next() == .finished)
+        try await harness.finish()
+    }
+
     /// Frames captured from the publisher of vLLM 0.33.0 (reference vectors).
     @Test func replayFramesAreThoseOfVLLM() async throws {
         let topic = "kv@10.0.0.7:8000@m"

@@ -89,7 +89,8 @@ final class LoopHarness: @unchecked Sendable {
 
     func publisher(
         _ endpoint: String, replay: String? = nil, topic: String = "kv@a@m",
-        bufferedBatchCount: Int = 10_000, as name: String = "publisher"
+        bufferedBatchCount: Int = 10_000, bufferedByteCount: Int = 64 << 20,
+        as name: String = "publisher"
     ) async throws -> (endpoint: String, replayEndpoint: String?) {
         try await run {
             var configuration = KVEventPublisher.Configuration()
@@ -97,6 +98,7 @@ final class LoopHarness: @unchecked Sendable {
             configuration.replayEndpoint = replay
             configuration.topic = topic
             configuration.bufferedBatchCount = bufferedBatchCount
+            configuration.bufferedByteCount = bufferedByteCount
             let publisher = try KVEventPublisher(
                 context: self.context, on: self.loop, configuration: configuration)
             self.keep(publisher, as: name)
@@ -220,10 +222,10 @@ extension ZMQSocket {
     }
 }
 
-/// An `ipc` endpoint of its own for each test.
+/// An abstract `ipc` endpoint of its own for each test: it leaves no file.
 func ipcEndpoint() -> String {
     let unique = "\(ProcessInfo.processInfo.processIdentifier)-\(UInt32.random(in: 0 ... .max))"
-    return "ipc://\(NSTemporaryDirectory())/llmd-messaging-\(unique)"
+    return "ipc://@llmd-messaging-\(unique)"
 }
 
 func hexBytes(_ text: String) -> [UInt8] {
