@@ -19,7 +19,8 @@ enum JSONModel: Equatable {
         case .array: self = .array(value.elements.map(JSONModel.init))
         case .object:
             let members = value.members.map { ($0.key, JSONModel($0.value)) }
-            self = .object(Dictionary(members, uniquingKeysWith: { _, last in last }))
+            // As Foundation has it: of members with one key the first counts.
+            self = .object(Dictionary(members, uniquingKeysWith: { first, _ in first }))
         }
     }
 }
