@@ -1,5 +1,6 @@
 # Every target does its own set-up, so that `make up` and `make test` work on a bare machine.
-SWIFT_BUILD := swift build -c release
+# Without colours, which are compiler options: a log file or a terminal would build all anew.
+SWIFT_BUILD := swift build -c release --no-color-diagnostics
 VENV        := .venv
 LLMD        := .build/release/llmd
 
@@ -8,7 +9,7 @@ LLMD        := .build/release/llmd
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
-## make setup   install the Debian packages and the Python tools that tests use
+## make setup   install the Debian packages that are missing
 setup:
 	@dev/setup
 
@@ -43,7 +44,7 @@ $(VENV)/.ok: Tests/e2e/requirements.txt
 bench: setup
 	perf/run all
 
-## make lint    formatting, file sizes, forbidden words
+## make lint    formatting, tabs and long lines in C, TODOs
 lint: setup
 	dev/lint
 
