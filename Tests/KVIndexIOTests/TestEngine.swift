@@ -166,7 +166,7 @@ func eventually(_ condition: () async throws -> Bool) async throws {
 
 func ipcEndpoint() -> String {
     let unique = "\(ProcessInfo.processInfo.processIdentifier)-\(UInt32.random(in: 0 ... .max))"
-    return "ipc://\(NSTemporaryDirectory())/llmd-kv-\(unique)"
+    return "ipc://@llmd-kv-\(unique)"
 }
 
 func server(_ name: String, events: String?, replay: String? = nil, port: UInt16 = 1) -> ModelServer
