@@ -106,9 +106,9 @@ let package = Package(
             name: "llmd",
             dependencies: [
                 argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "Gateway",
-                "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net", "RequestPipeline",
-                "Scan", "Scheduling", "SchedulingPlugins", "Sidecar", "Simulator", "Stack",
-                "Telemetry",
+                "Hashing", "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net",
+                "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
+                "Simulator", "Stack", "Telemetry",
             ],
             swiftSettings: strict),
 
@@ -121,7 +121,7 @@ let package = Package(
             cSettings: cSettings + [.define("OPENSSL_SUPPRESS_DEPRECATED")]),
         .executableTarget(
             name: "perf-hashing", dependencies: ["CHashingPeer", "Hashing", "PerfSupport"],
-            path: "perf/hashing", exclude: ["peer"], swiftSettings: strict),
+            path: "perf/hashing", exclude: ["peer", "vllm_hash.py"], swiftSettings: strict),
 
         // Servers and clients on loopback that a test holds in its hand.
         .target(
@@ -164,7 +164,7 @@ let package = Package(
                 "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
-        tests(of: "Hashing", fixtures: true),
+        tests(of: "Hashing"),
         tests(of: "KVIndex", ["Core", "Hashing", "Scan"], fixtures: true),
         tests(
             of: "KVIndexIO",

@@ -14,16 +14,41 @@ static int has_shani(void)
         return 0;
     return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & bit_SHA);
 }
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+static int has_armv8_sha2(void)
+{
+    enum { HWCAP_SHA2_BIT = 1 << 6 };
+    return (getauxval(AT_HWCAP) & HWCAP_SHA2_BIT) != 0;
+}
 #endif
+
+static int always(void)
+{
+    return 1;
+}
+
+/* Best first. */
+static const struct {
+    const ch_kernel *kernel;
+    int (*is_supported)(void);
+} kernels[] = {
+#if defined(__x86_64__)
+    {&ch_kernel_shani, has_shani},
+    {&ch_kernel_openssl, ch_has_openssl},
+#elif defined(__aarch64__)
+    {&ch_kernel_armv8, has_armv8_sha2},
+#endif
+    {&ch_kernel_portable, always},
+};
 
 static const ch_kernel *supported_kernel(const char *name)
 {
-#if defined(__x86_64__)
-    if ((name == NULL || strcmp(name, ch_kernel_shani.name) == 0) && has_shani())
-        return &ch_kernel_shani;
-#endif
-    if (name == NULL || strcmp(name, ch_kernel_portable.name) == 0)
-        return &ch_kernel_portable;
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if ((name == NULL || strcmp(name, kernels[i].kernel->name) == 0) &&
+            kernels[i].is_supported())
+            return kernels[i].kernel;
     return NULL;
 }
 

@@ -16,6 +16,9 @@ const uint32_t ch_sha256_constants[64] = {
     0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
+const uint32_t ch_sha256_initial_state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                            0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
 static inline uint32_t rotate_right(uint32_t word, int count)
 {
     return word >> count | word << (32 - count);

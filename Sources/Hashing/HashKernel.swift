@@ -2,7 +2,7 @@ import CHashing
 
 /// The code that computes SHA-256 on this CPU.
 public enum HashKernel {
-    /// The kernel in use, for logs: `sha-ni` or `portable`.
+    /// The kernel in use, for logs: `sha-ni`, `armv8`, `openssl` or `portable`.
     public static var name: String { String(cString: ch_kernel_name()) }
 
     /// Changes the kernel of the whole process, for tests and measurements; nil picks the best.

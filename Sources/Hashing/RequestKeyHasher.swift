@@ -1,5 +1,12 @@
 import CHashing
 
+/// Computes llm-d's request keys: the index's own names of blocks, 64 bits each, independent of
+/// how an engine hashes.
+public typealias RequestKeyHasher = PrefixHasher<UInt64>
+
+/// A growing sequence of tokens and its request keys.
+public typealias RequestKeyChain = PrefixChain<UInt64>
+
 /// How llm-d's indexer computes request keys (`hashAlgorithm` in its configuration).
 public enum RequestKeyAlgorithm: String, CaseIterable, Hashable, Sendable {
     /// XXH64 of the parent, the tokens and the extra keys.
@@ -7,112 +14,74 @@ public enum RequestKeyAlgorithm: String, CaseIterable, Hashable, Sendable {
     /// FNV-1a of 64 bits of their canonical CBOR; llm-d's default.
     case cborFNV = "cbor-fnv"
 
-    var cValue: ch_request_algorithm {
+    var cValue: ch_algorithm {
         switch self {
-        case .xxh64: CH_REQUEST_XXH64
-        case .cborFNV: CH_REQUEST_CBOR_FNV
+        case .xxh64: CH_XXH64
+        case .cborFNV: CH_CBOR_FNV
         }
     }
 }
 
-/// Computes llm-d's request keys: the index's own names of blocks, 64 bits each, independent of
-/// how an engine hashes.
-public struct RequestKeyHasher: Hashable, Sendable {
-    /// The algorithm.
-    public let algorithm: RequestKeyAlgorithm
-    /// Tokens per block.
-    public let blockSize: Int
-    /// The parent of a first block, which depends on seed and model.
-    public let root: UInt64
-
+extension PrefixHasher where Key == UInt64 {
     /// Makes a hasher for one model; `model` is the name of the LoRA adapter where one is used,
     /// `seed` the `hashSeed` of llm-d's configuration.
     public init(
         algorithm: RequestKeyAlgorithm, seed: String = "", model: String, blockSize: Int
     ) throws(HashingError) {
-        try HashingError.check(blockSize: blockSize)
-        self.algorithm = algorithm
-        self.blockSize = blockSize
-        root = ch_request_root(
-            algorithm.cValue, seed, seed.utf8.count, model, model.utf8.count)
+        try self.init(
+            algorithm: algorithm.cValue,
+            firstParent: Self.root(algorithm.cValue, seed: seed, model: model),
+            blockSize: blockSize)
+    }
+
+    /// The parent of a first block, which depends on seed and model.
+    public var root: UInt64 {
+        guard let firstParent else { preconditionFailure("request keys have a root") }
+        return firstParent
     }
 
     /// Encodes the extra keys of a block: the hashes of the multimodal items that overlap it, in
     /// their order, then in a first block the cache salt.
-    public func extraKeys(_ keys: [String]) -> RequestExtraKeys {
-        RequestExtraKeys(keys, for: algorithm)
+    public func extraKeys(_ keys: [String]) -> BlockExtraKeys {
+        let keys = keys.map { BlockExtraKey.multimodal(identifier: $0, offset: 0) }
+        guard
+            let encoded = try? BlockExtraKeys(
+                keys, algorithm: algorithm, style: CH_STYLE_0_33, lookahead: [])
+        else { preconditionFailure("request keys know such extra keys") }
+        return encoded
     }
 
     /// The keys of all full blocks of a prompt without extra keys.
     public func keys(of tokens: Span<UInt32>) -> [UInt64] {
-        var chain = chain()
-        return chain.append(tokens)
+        values(of: tokens)
     }
 
     /// The keys of all full blocks of a prompt; `extraKeys` is asked for those of each block, by
     /// its index.
     public func keys(
-        of tokens: Span<UInt32>, extraKeys: (_ block: Int) -> RequestExtraKeys
+        of tokens: Span<UInt32>, extraKeys: (_ block: Int) -> BlockExtraKeys
     ) -> [UInt64] {
-        var chain = chain()
-        let blockCount = tokens.count / blockSize
-        return Array(capacity: blockCount) { keys in
-            for block in 0..<blockCount {
-                let start = block * blockSize
-                chain.append(
-                    tokens.extracting(start..<start + blockSize), extraKeys: extraKeys(block),
-                    to: &keys)
-            }
-        }
-    }
-
-    /// A chain that goes on after the block `parent`, or starts at a first block.
-    public func chain(after parent: UInt64? = nil) -> RequestKeyChain {
-        RequestKeyChain(algorithm: algorithm, parent: parent ?? root, blockSize: blockSize)
+        values(of: tokens, extraKeys: extraKeys)
     }
 }
 
-/// A sequence of tokens that grows: takes tokens as they come and gives the request key of each
-/// block that they fill. A value of some 100 bytes that allocates nothing.
-public struct RequestKeyChain: Sendable {
-    private var chain = ch_request_chain()
+/// Computes the keys of llm-d's approximate prefix matching, which no engine knows: a router
+/// remembers which endpoint it sent a prefix to. The last block counts even if it is not full.
+public struct ApproximatePrefixHasher: Hashable, Sendable {
+    private let hasher: PrefixHasher<UInt64>
 
-    fileprivate init(algorithm: RequestKeyAlgorithm, parent: UInt64, blockSize: Int) {
-        let status = ch_request_chain_init(&chain, algorithm.cValue, parent, blockSize)
-        precondition(status == CH_OK, "a hasher has checked its block size")
+    /// Makes a hasher for requests to one model with this cache salt or without one.
+    public init(model: String, cacheSalt: String = "", blockSize: Int) throws(HashingError) {
+        let root = PrefixHasher<UInt64>.root(CH_APPROXIMATE, seed: cacheSalt, model: model)
+        hasher = try PrefixHasher(
+            algorithm: CH_APPROXIMATE, firstParent: root, blockSize: blockSize)
     }
 
-    /// The number of blocks that `tokenCount` further tokens would fill.
-    public func blocksFilled(byTokens tokenCount: Int) -> Int {
-        (Int(chain.open_tokens) + tokenCount) / Int(chain.block_size)
-    }
-
-    /// Adds tokens and the keys of the blocks that they fill, for which `keys` must have room.
-    /// `extraKeys` are those of each of these blocks.
-    public mutating func append(
-        _ tokens: Span<UInt32>, extraKeys: RequestExtraKeys = .none,
-        to keys: inout OutputSpan<UInt64>
-    ) {
-        precondition(
-            blocksFilled(byTokens: tokens.count) <= keys.freeCapacity, "no room for the keys")
-        keys.withUnsafeMutableBufferPointer { buffer, initializedCount in
-            let output = buffer.baseAddress.map { $0 + initializedCount }
-            initializedCount += extraKeys.encoded.withExtra { extra, extraCount in
-                tokens.withUnsafeBufferPointer {
-                    ch_request_chain_update(
-                        &chain, $0.baseAddress, $0.count, extra, extraCount, output)
-                }
-            }
-        }
-    }
-
-    /// Adds tokens and returns the keys of the blocks that they fill. `extraKeys` are those of
-    /// each of these blocks.
-    public mutating func append(
-        _ tokens: Span<UInt32>, extraKeys: RequestExtraKeys = .none
-    ) -> [UInt64] {
-        Array(capacity: blocksFilled(byTokens: tokens.count)) {
-            append(tokens, extraKeys: extraKeys, to: &$0)
-        }
+    /// The keys of a prompt's blocks.
+    public func keys(of tokens: Span<UInt32>) -> [UInt64] {
+        var chain = hasher.chain()
+        var keys = chain.append(tokens)
+        if let last = chain.partialKey() { keys.append(last) }
+        return keys
     }
 }

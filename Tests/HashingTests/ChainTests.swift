@@ -74,7 +74,7 @@ struct SeededGenerator: RandomNumberGenerator {
             )
             let tokens = generator.tokens(.random(in: 0...500, using: &generator))
             let extra =
-                round % 2 == 0 ? RequestExtraKeys.none : hasher.extraKeys(["image", "salt"])
+                round % 2 == 0 ? BlockExtraKeys.none : hasher.extraKeys(["image", "salt"])
             let whole = hasher.keys(of: tokens.span) { _ in extra }
             #expect(whole.count == tokens.count / hasher.blockSize)
             if round % 2 == 0 {
@@ -89,6 +89,42 @@ struct SeededGenerator: RandomNumberGenerator {
                 keys += new
             }
             #expect(keys == whole, "block size \(hasher.blockSize)")
+        }
+    }
+
+    @Test func hashesOfSeveralPromptsEqualThoseOfEach() throws {
+        var generator = SeededGenerator()
+        for _ in 0..<100 {
+            let hasher = try BlockHasher(blockSize: .random(in: 1...40, using: &generator))
+            let short = try ShortBlockHasher(
+                algorithm: .xxhashCBOR, seed: "0", blockSize: hasher.blockSize)
+            let tokens = generator.tokens(400)
+            let prompts = (0..<Int.random(in: 0...5, using: &generator)).map { _ in
+                let start = Int.random(in: 0...400, using: &generator)
+                return start..<Int.random(in: start...400, using: &generator)
+            }
+            let each = prompts.flatMap { hasher.hashes(of: tokens.span.extracting($0)) }
+            #expect(hasher.hashes(of: tokens.span, prompts: prompts) == each)
+            let eachShort = prompts.flatMap { short.hashes(of: tokens.span.extracting($0)) }
+            #expect(short.hashes(of: tokens.span, prompts: prompts) == eachShort)
+        }
+    }
+
+    @Test func extraKeysOfEachBlockAreItsOwn() throws {
+        var generator = SeededGenerator()
+        for _ in 0..<100 {
+            let hasher = try BlockHasher(blockSize: 4)
+            let tokens = generator.tokens(.random(in: 0...50, using: &generator))
+            let extraKeys = (0...12).map { _ in
+                [BlockExtraKeys.none, BlockExtraKeys([.cacheSalt("a")])]
+                    .randomElement(using: &generator) ?? .none
+            }
+            var chain = hasher.chain()
+            let oneByOne = (0..<tokens.count / 4).flatMap { block in
+                chain.append(
+                    tokens.span.extracting(4 * block..<4 * block + 4), extraKeys: extraKeys[block])
+            }
+            #expect(hasher.hashes(of: tokens.span) { extraKeys[$0] } == oneByOne)
         }
     }
 
@@ -126,8 +162,33 @@ struct SeededGenerator: RandomNumberGenerator {
         }
     }
 
+    @Test(arguments: BlockHashAlgorithm.allCases)
+    func blockSizesThatAPickleRefuses(algorithm: BlockHashAlgorithm) {
+        let size = 4097
+        if algorithm == .sha256 {
+            #expect(throws: HashingError.blockSize(size)) {
+                try BlockHasher(algorithm: algorithm, blockSize: size)
+            }
+        } else {
+            #expect(throws: Never.self) { try BlockHasher(algorithm: algorithm, blockSize: size) }
+        }
+    }
+
+    @Test func extraKeysThatAreRefused() throws {
+        let pickled = try BlockHasher(algorithm: .sha256, blockSize: 4)
+        #expect(throws: HashingError.self) {
+            try pickled.extraKeys([.lora(name: "same", path: "same")])
+        }
+        #expect(throws: HashingError.self) {
+            try pickled.extraKeys([.promptEmbeds([1])], release: .v0_9)
+        }
+        let sglang = try BlockHasher(sglangCacheSalt: nil, blockSize: 4)
+        #expect(throws: HashingError.self) { try sglang.extraKeys([.cacheSalt("salt")]) }
+    }
+
     @Test func noExtraKeysAreNone() throws {
         #expect(BlockExtraKeys([]) == .none)
+        #expect(try BlockHasher(blockSize: 4).extraKeys([]) == .none)
         let hasher = try RequestKeyHasher(algorithm: .cborFNV, model: "m", blockSize: 4)
         #expect(hasher.extraKeys([]) == .none)
     }
@@ -137,10 +198,16 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(MemoryLayout<BlockHash>.stride == BlockHash.byteCount)
         #expect(hash.bytes == Array(0..<32))
         #expect(hash.eventValue == 0x1819_1a1b_1c1d_1e1f)
+        #expect(hash.sglangEventValue == 0x0001_0203_0405_0607)
         #expect(hash.description.hasPrefix("000102") && hash.description.hasSuffix("1e1f"))
         #expect(hash.description.count == 64)
         #expect(BlockHash(0..<31) == nil)
         #expect(BlockHash(0..<33) == nil)
+        let short = try #require(ShortBlockHash(0..<16))
+        #expect(MemoryLayout<ShortBlockHash>.stride == ShortBlockHash.byteCount)
+        #expect(short.eventValue == 0x0809_0a0b_0c0d_0e0f)
+        #expect(short.description == "000102030405060708090a0b0c0d0e0f")
+        #expect(ShortBlockHash(0..<32) == nil)
         let fromReversed = try #require(BlockHash((0..<32).reversed()))
         #expect(fromReversed != hash)
     }

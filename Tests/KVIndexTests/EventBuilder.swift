@@ -77,6 +77,12 @@ func fixture(_ name: String) throws -> Data {
     return try Data(contentsOf: folder.appending(path: "Fixtures/\(name)"))
 }
 
+/// A file of the vectors that rooms share.
+func vectors(_ name: String) throws -> Data {
+    let folder = URL(filePath: #filePath).deletingLastPathComponent()
+    return try Data(contentsOf: folder.appending(path: "../Vectors/\(name)"))
+}
+
 func hexBytes(_ text: String) -> [UInt8] {
     let digits = Array(text.utf8)
     return stride(from: 0, to: digits.count, by: 2).compactMap {

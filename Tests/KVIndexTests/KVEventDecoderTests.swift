@@ -20,7 +20,7 @@ private struct Samples: Decodable {
     }
 
     static func load() throws -> Samples {
-        try JSONDecoder().decode(Samples.self, from: fixture("kv_event_samples.json"))
+        try JSONDecoder().decode(Samples.self, from: vectors("kv_event_samples.json"))
     }
 }
 

@@ -5,7 +5,7 @@ import Testing
 @Suite struct MessagePackTests {
     /// The samples' `decoded` is plain JSON, with bytes as `{"hex": …}`.
     @Test func kvEventSamples() throws {
-        let file = try JSONDocument.parse(try fixture("kv_event_samples.json"))
+        let file = try JSONDocument.parse(try vectors("kv_event_samples.json"))
         let samples = try #require(file["samples"])
         var count = 0
         for sample in samples.elements {

@@ -31,3 +31,9 @@ func fixture(_ name: String) throws -> [UInt8] {
     let folder = URL(filePath: #filePath).deletingLastPathComponent()
     return Array(try Data(contentsOf: folder.appending(path: "Fixtures/\(name)")))
 }
+
+/// A file of the vectors that rooms share.
+func vectors(_ name: String) throws -> [UInt8] {
+    let folder = URL(filePath: #filePath).deletingLastPathComponent()
+    return Array(try Data(contentsOf: folder.appending(path: "../Vectors/\(name)")))
+}

@@ -27,14 +27,16 @@ public final class MeasuredProcess {
     public let firstLine: String
 
     private let process = Process()
+    private let input = Pipe()
+    private let output = Pipe()
     private let clock: clockid_t
 
     /// Starts a program and waits for its first line, by which it says that it serves, or until it
     /// listens on `port`.
     public init(_ program: String, _ arguments: [String], listeningOn port: UInt16? = nil) throws {
-        let output = Pipe()
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
+        process.standardInput = input
         process.standardOutput = output
         try process.run()
         var clock = clockid_t()
@@ -81,6 +83,12 @@ public final class MeasuredProcess {
             guard let port = UInt16(firstLine) else { throw PerfError("'\(firstLine)' is no port") }
             return port
         }
+    }
+
+    /// Lets the process do its job once: sends it a line and waits for the one that it answers.
+    public func doOnce() throws {
+        try input.fileHandleForWriting.write(contentsOf: Data("\n".utf8))
+        _ = try output.fileHandleForReading.readLine()
     }
 
     /// The CPU time so far, all threads, in nanoseconds.

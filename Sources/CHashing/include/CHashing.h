@@ -1,20 +1,14 @@
 /*
- * Prefix-hash chains over token ids: one hash per full block, each naming everything before it.
+ * Prefix-hash chains over token ids: one key per full block, each naming everything before it.
  *
- *   Status         ch_status, ch_status_message
- *   Block hashes   vLLM's `sha256_cbor`: ch_none_hash, ch_block_hashes, ch_block_chain_*
- *   Request keys   llm-d's `xxh64` and `cbor-fnv`: ch_request_root, ch_request_keys,
- *                  ch_request_chain_*
- *   Extra keys     what a hash covers beside tokens: ch_extra_keys_*, ch_request_extra_keys_*
- *   Kernel         ch_kernel_name, ch_kernel_select
+ *   Status      ch_status, ch_status_message
+ *   Algorithms  ch_algorithm, ch_algorithm_name, ch_key_bytes
+ *   Chains      ch_root, ch_chain_init, ch_hash, ch_hash_partial, ch_sha256
+ *   Extra keys  ch_extra_keys_encode: what a block's key covers beside tokens
+ *   Kernel      ch_kernel_name, ch_kernel_select: the code for this CPU
  *
- * Nothing here allocates or locks. A chain belongs to one thread at a time and may be copied by
- * assignment; its fields are private. All other functions may be called from any thread.
- *
- * Both chains take tokens as they come. `extra` is the encoding of the extra keys of *every*
- * block that the call fills, or NULL for none; where they differ between blocks, split the call at
- * the block's end. `ch_*_chain_update` writes one hash for each block filled and returns their
- * number, which is (tokens in the open block + token_count) / block_size.
+ * Nothing here allocates or locks, and ch_hash cannot fail. A chain belongs to one thread at a
+ * time and may be copied by assignment. All other functions may be called from any thread.
  */
 #ifndef CHASHING_H
 #define CHASHING_H
@@ -28,8 +22,12 @@ extern "C" {
 
 #define CH_STATUS_MAP(XX)                                                                          \
     XX(OK, 0, "success")                                                                           \
-    XX(BLOCK_SIZE, -1, "the block size is not between 1 and 4294967295 tokens")                    \
-    XX(KERNEL, -2, "no such kernel, or this CPU cannot run it")
+    XX(BLOCK_SIZE, -1, "the algorithm cannot hash blocks of so many tokens")                       \
+    XX(KERNEL, -2, "no such kernel, or this CPU cannot run it")                                    \
+    XX(ALGORITHM, -3, "the algorithm has no such thing")                                           \
+    XX(EXTRA_KEY, -4, "the algorithm or the release has no place for such an extra key")           \
+    XX(IDENTITY, -5, "equal strings in one block: their pickle depends on Python's objects")       \
+    XX(TOO_LONG, -6, "the extra keys of one block are too long to be pickled in one frame")
 
 typedef enum ch_status {
 #define XX(name, value, message) CH_##name = value,
@@ -40,96 +38,114 @@ typedef enum ch_status {
 /* Static text. */
 const char *ch_status_message(ch_status status);
 
-/* ---- Block hashes: SHA-256(canonical CBOR [parent, [tokens], extra keys or null]) ---- */
+/* ---- Algorithms ---- */
 
-#define CH_HASH_BYTES 32
+/* Name, value, bytes of a key, what a block's key is. Keys of 8 bytes are a uint64_t each. */
+#define CH_ALGORITHM_MAP(XX)                                                                       \
+    XX(SHA256_CBOR, 0, 32, "sha256_cbor") /* vLLM: canonical CBOR [parent, [tokens], extra] */     \
+    XX(XXHASH_CBOR, 1, 16, "xxhash_cbor") /* vLLM: XXH3-128 of the same */                         \
+    XX(SHA256, 2, 32, "sha256")           /* vLLM: pickle of (parent, (tokens), extra) */          \
+    XX(XXHASH, 3, 16, "xxhash")           /* vLLM: XXH3-128 of the same */                         \
+    XX(SGLANG, 4, 32, "sglang")           /* SGLang: SHA-256 of parent, tokens u32LE */            \
+    XX(CBOR_FNV, 5, 8, "cbor-fnv")        /* llm-d: FNV-1a-64 of CBOR like vLLM's */               \
+    XX(XXH64, 6, 8, "xxh64")              /* llm-d: XXH64 of parent u64LE, tokens u32LE, extra */  \
+    XX(APPROXIMATE, 7, 8, "approximate")  /* llm-d: XXH64 of (XXH64 of tokens u32LE), parent */
 
-typedef struct ch_sha256 {
-    uint32_t state[8];
-    uint64_t compressed_bytes;
-    size_t fill_bytes;
-    uint8_t buffer[448];
-} ch_sha256;
+typedef enum ch_algorithm {
+#define XX(name, value, key_bytes, text) CH_##name = value,
+    CH_ALGORITHM_MAP(XX)
+#undef XX
+} ch_algorithm;
 
-typedef struct ch_block_chain {
-    uint32_t block_size, open_tokens;
-    ch_sha256 message;
-} ch_block_chain;
+enum { CH_KEY_BYTES_MAX = 32 };
 
-/* vLLM's NONE_HASH, the parent of a first block: SHA-256(CBOR text of the seed). The seed is the
- * engine's PYTHONHASHSEED, or "vllm-none-hash" where that is unset (vLLM >= 0.33). */
-void ch_none_hash(const char *seed, size_t seed_bytes, uint8_t hash_p[CH_HASH_BYTES]);
+const char *ch_algorithm_name(ch_algorithm algorithm);
+size_t ch_key_bytes(ch_algorithm algorithm);
 
-/* Starts a chain after the block `parent`. */
-ch_status ch_block_chain_init(ch_block_chain *chain, const uint8_t parent[CH_HASH_BYTES],
-                              size_t block_size);
+/* ---- Chains ---- */
 
-/* hashes_p: CH_HASH_BYTES for each block filled. */
-size_t ch_block_chain_update(ch_block_chain *chain, const uint32_t *tokens, size_t token_count,
-                             const uint8_t *extra, size_t extra_bytes, uint8_t *hashes_p);
+/* Bytes of the caller's; none where `bytes` is NULL. */
+typedef struct ch_bytes {
+    const void *bytes;
+    size_t count;
+} ch_bytes;
 
-/* All full blocks of a prompt without extra keys: token_count / block_size hashes. */
-ch_status ch_block_hashes(const uint8_t parent[CH_HASH_BYTES], size_t block_size,
-                          const uint32_t *tokens, size_t token_count, uint8_t *hashes_p);
+typedef struct ch_chain {
+    ch_algorithm algorithm;
+    uint32_t block_size;
+    uint8_t has_parent;
+    uint8_t key[CH_KEY_BYTES_MAX]; /* of the last block */
+} ch_chain;
 
-/* ---- Request keys: 64 bits ---- */
+/* The parent of a first block, ch_key_bytes long.
+ *   vLLM       its NONE_HASH; seed: PYTHONHASHSEED, or "vllm-none-hash" where that is unset
+ *   SGLang     with a cache salt, which is the seed; without one, a chain starts at NULL
+ *   llm-d keys seed: `hashSeed`; model: its name, or that of the LoRA adapter
+ *   approximate  seed: the cache salt or nothing; model: the target model */
+void ch_root(ch_algorithm algorithm, ch_bytes seed, ch_bytes model, void *key_p);
 
-typedef enum ch_request_algorithm {
-    CH_REQUEST_XXH64 = 0,    /* XXH64, seed 0, of parent u64LE, tokens u32LE, extra keys */
-    CH_REQUEST_CBOR_FNV = 1, /* FNV-1a-64 of canonical CBOR [parent, [tokens], extra or null] */
-} ch_request_algorithm;
+/* Starts a chain after the block, or root, `parent`; NULL only for SGLang. */
+ch_status ch_chain_init(ch_chain *chain, ch_algorithm algorithm, const void *parent,
+                        size_t block_size);
 
-typedef struct ch_request_chain {
-    ch_request_algorithm algorithm;
-    uint32_t block_size, open_tokens;
-    uint64_t open_key[11];
-} ch_request_chain;
+/* Tokens that go on where a chain ends. */
+typedef struct ch_job {
+    ch_chain *chain;
+    const uint32_t *tokens;
+    size_t token_count;
+    const ch_bytes *first_extra_keys; /* encoded, of the first blocks of these tokens in order */
+    size_t first_extra_key_count;
+    ch_bytes extra_keys; /* of each block beyond */
+    void *keys_p;        /* room for token_count / block_size keys */
+} ch_job;
 
-/* The parent of a first block. `model` is the name of the LoRA adapter where one is used. */
-uint64_t ch_request_root(ch_request_algorithm algorithm, const char *seed, size_t seed_bytes,
-                         const char *model, size_t model_bytes);
+/* Writes the keys of all full blocks and moves the chains behind them. Tokens that fill no block
+ * are not taken: give them again, with those that follow. Two `sha256_cbor` jobs, of different
+ * chains, cost little more than one. */
+void ch_hash(const ch_job *jobs, size_t job_count);
 
-/* Starts a chain after the key `parent`. */
-ch_status ch_request_chain_init(ch_request_chain *chain, ch_request_algorithm algorithm,
-                                uint64_t parent, size_t block_size);
+/* The key of tokens that fill no block, at a prompt's end. CH_ALGORITHM but for CH_APPROXIMATE. */
+ch_status ch_hash_partial(const ch_chain *chain, const uint32_t *tokens, size_t token_count,
+                          uint64_t *key_p);
 
-size_t ch_request_chain_update(ch_request_chain *chain, const uint32_t *tokens, size_t token_count,
-                               const uint8_t *extra, size_t extra_bytes, uint64_t *keys_p);
+void ch_sha256(ch_bytes message, uint8_t digest_p[32]);
 
-/* All full blocks of a prompt without extra keys: token_count / block_size keys. */
-ch_status ch_request_keys(ch_request_algorithm algorithm, uint64_t parent, size_t block_size,
-                          const uint32_t *tokens, size_t token_count, uint64_t *keys_p);
+/* ---- Extra keys ---- */
 
-/* ---- Extra keys: `_begin` with the number of keys, then that many keys ---- */
+/* How vLLM writes them, by the first release that does so. */
+typedef enum ch_extra_style {
+    CH_STYLE_0_9,  /* LoRA by its number */
+    CH_STYLE_0_14, /* LoRA by its name; prompt embeddings as tensor bytes, from 0.18 as SHA-256 */
+    CH_STYLE_0_23, /* multimodal items with their offset */
+    CH_STYLE_0_33, /* everything tagged with its kind; LoRA with its path */
+} ch_extra_style;
 
-/* Bytes past `capacity_bytes` are counted in `length_bytes` but not written: where it ends up
- * larger, the encoding is incomplete and fits a buffer of that size. */
-typedef struct ch_writer {
-    uint8_t *bytes;
-    size_t capacity_bytes;
-    size_t length_bytes;
-} ch_writer;
+typedef enum ch_extra_kind {
+    CH_EXTRA_LORA,
+    CH_EXTRA_MULTIMODAL,
+    CH_EXTRA_CACHE_SALT,
+    CH_EXTRA_PROMPT_EMBEDS,
+} ch_extra_kind;
 
-/* Of block hashes, in the tagged forms of vLLM 0.33, which orders them as listed here. */
-void ch_extra_keys_begin(ch_writer *writer, size_t key_count);
-void ch_extra_key_lora(ch_writer *writer, const char *name, size_t name_bytes, const char *path,
-                       size_t path_bytes);
-/* offset: of the item's first token from the block's, negative for one that began before it. */
-void ch_extra_key_multimodal(ch_writer *writer, const char *identifier, size_t identifier_bytes,
-                             int64_t offset);
-void ch_extra_key_cache_salt(ch_writer *writer, const char *salt, size_t salt_bytes);
-/* digest: SHA-256 of the block's prompt embeddings. */
-void ch_extra_key_prompt_embeds(ch_writer *writer, const uint8_t digest[CH_HASH_BYTES]);
+typedef struct ch_extra_key {
+    ch_extra_kind kind;
+    ch_bytes value; /* name, identifier, salt: UTF-8; embeddings: as the style says */
+    ch_bytes path;  /* of a LoRA adapter */
+    int64_t number; /* LoRA: its id; multimodal: the item's first token from the block's */
+} ch_extra_key;
 
-/* Of request keys: hashes of the block's multimodal items in their order, then the cache salt. */
-void ch_request_extra_keys_begin(ch_writer *writer, ch_request_algorithm algorithm,
-                                 size_t key_count);
-void ch_request_extra_key(ch_writer *writer, ch_request_algorithm algorithm, const char *key,
-                          size_t key_bytes);
+/* Encodes the keys of one block, sorted by kind as vLLM sorts them. `style` matters for vLLM only;
+ * llm-d's keys know multimodal items and cache salt, the others none. lookahead: the tokens behind
+ * the block that a speculating engine's key covers. Where *length_p exceeds the capacity, nothing
+ * useful was written and a buffer of that size is needed. */
+ch_status ch_extra_keys_encode(ch_algorithm algorithm, ch_extra_style style,
+                               const ch_extra_key *keys, size_t key_count,
+                               const uint32_t *lookahead, size_t lookahead_count, uint8_t *bytes,
+                               size_t capacity_bytes, size_t *length_p);
 
-/* ---- Kernel: the code for this CPU, chosen at the first call ---- */
+/* ---- Kernel: chosen at the first call ---- */
 
-/* The one in use: "portable" or "sha-ni". */
+/* The one in use: "sha-ni", "armv8", "openssl" or "portable". */
 const char *ch_kernel_name(void);
 
 /* For tests and measurements: the kernel of that name, or the best one for NULL. */

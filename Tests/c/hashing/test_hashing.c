@@ -1,391 +1,504 @@
-/* Every kernel and both chains against a slow model: CBOR written byte by byte, SHA-256 of OpenSSL,
- * XXH64 of whole messages. Buffers have their exact size, so that the sanitizers see any step past
- * an end. Takes the seed of the random cases as its argument. */
-#include <openssl/sha.h>
+/* Every algorithm with every kernel against a slow model. Buffers have their exact size, so that
+ * the sanitizers see any step past an end. Takes the seed of the random cases as its argument. */
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
-#include "CHashing.h"
+#include "model.h"
 
-#define CHECK(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fputc('\n', stderr);                                                                   \
-            exit(1);                                                                               \
-        }                                                                                          \
-    } while (0)
-
-static uint64_t random_state;
-
-static uint32_t random_below(uint32_t bound)
-{
-    random_state += 0x9e3779b97f4a7c15;
-    uint64_t z = random_state;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return (uint32_t)((z ^ z >> 31) % bound);
-}
-
-/* Of every width in CBOR, the edges often. */
-static uint32_t random_token(void)
-{
-    static const uint32_t edges[] = {0,      1,      22,      23,      24,         25,
-                                     255,    256,    257,     65535,   65536,      65537,
-                                     128255, 151935, 16777215, 16777216, 0x7fffffff, 0xffffffff};
-    switch (random_below(5)) {
-    case 0: return random_below(24);
-    case 1: return random_below(256);
-    case 2: return random_below(65536);
-    case 3: return random_below(0xffffffff);
-    default: return edges[random_below(sizeof edges / sizeof edges[0])];
-    }
-}
-
-/* ---- The model ---- */
-
-typedef struct message {
-    uint8_t bytes[8192];
-    size_t count;
-} message;
-
-static void put_byte(message *m, uint64_t byte)
-{
-    CHECK(m->count < sizeof m->bytes, "a message of the model is too long");
-    m->bytes[m->count++] = (uint8_t)byte;
-}
-
-static void put_bytes(message *m, const void *bytes, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        put_byte(m, ((const uint8_t *)bytes)[i]);
-}
-
-static void put_head(message *m, unsigned major, uint64_t value)
-{
-    int width = value < 24 ? 0 : value < 0x100 ? 1 : value < 0x10000 ? 2 : value >> 32 ? 8 : 4;
-    int code = width == 0 ? (int)value : width == 1 ? 24 : width == 2 ? 25 : width == 4 ? 26 : 27;
-    put_byte(m, major << 5 | (unsigned)code);
-    for (int i = width - 1; i >= 0; i--)
-        put_byte(m, value >> (8 * i));
-}
-
-static void put_cbor_block(message *m, const uint32_t *tokens, size_t block_size,
-                           const uint8_t *extra, size_t extra_bytes)
-{
-    put_head(m, 4, block_size);
-    for (size_t i = 0; i < block_size; i++)
-        put_head(m, 0, tokens[i]);
-    if (extra == NULL)
-        put_byte(m, 0xf6);
-    put_bytes(m, extra, extra_bytes);
-}
-
-static void model_block_hash(const uint8_t *parent, const uint32_t *tokens, size_t block_size,
-                             const uint8_t *extra, size_t extra_bytes, uint8_t *hash_p)
-{
-    message m = {.count = 0};
-    put_head(&m, 4, 3);
-    put_head(&m, 2, 32);
-    put_bytes(&m, parent, 32);
-    put_cbor_block(&m, tokens, block_size, extra, extra_bytes);
-    SHA256(m.bytes, m.count, hash_p);
-}
-
-static uint64_t fnv(const uint8_t *bytes, size_t count)
-{
-    uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < count; i++)
-        hash = (hash ^ bytes[i]) * 1099511628211u;
-    return hash;
-}
-
-static uint64_t model_key(ch_request_algorithm algorithm, uint64_t parent, const uint32_t *tokens,
-                          size_t block_size, const uint8_t *extra, size_t extra_bytes)
-{
-    message m = {.count = 0};
-    if (algorithm == CH_REQUEST_XXH64) {
-        put_bytes(&m, &parent, 8);
-        put_bytes(&m, tokens, 4 * block_size);
-        put_bytes(&m, extra, extra_bytes);
-        return XXH64(m.bytes, m.count, 0);
-    }
-    put_head(&m, 4, 3);
-    put_head(&m, 0, parent);
-    put_cbor_block(&m, tokens, block_size, extra, extra_bytes);
-    return fnv(m.bytes, m.count);
-}
-
-/* ---- Tests ---- */
-
+/* Tokens of one chain with their extra keys. */
 typedef struct prompt {
+    ch_algorithm algorithm;
     size_t block_size, token_count, block_count;
     uint32_t *tokens;
-    uint8_t *extra;
-    size_t extra_bytes;
+    ch_bytes *extra_keys;
+    size_t extra_key_count;
+    ch_bytes rest; /* the extra keys of all other blocks */
+    int has_parent;
+    uint8_t parent[32];
+    uint8_t *expected;
 } prompt;
 
-static void *copy_exactly(const void *bytes, size_t count)
+/* At least one byte of memory, so that it never looks like none. */
+static void *allocate(size_t count)
 {
-    void *copy = malloc(count);
-    CHECK(copy != NULL || count == 0, "no memory");
-    if (count > 0)
-        memcpy(copy, bytes, count);
-    return copy;
+    void *memory = malloc(count > 0 ? count : 1);
+    CHECK(memory != NULL, "no memory");
+    return memory;
 }
 
-static prompt make_prompt(size_t block_size, size_t token_count, size_t extra_bytes)
+static prompt make_prompt(ch_algorithm algorithm, size_t block_size, size_t token_count,
+                          size_t extra_key_count, size_t extra_bytes)
 {
-    prompt p = {.block_size = block_size, .token_count = token_count};
+    prompt p = {.algorithm = algorithm, .block_size = block_size, .token_count = token_count};
     p.block_count = token_count / block_size;
-    p.tokens = malloc(token_count * sizeof *p.tokens);
+    p.tokens = allocate(token_count * sizeof *p.tokens);
     for (size_t i = 0; i < token_count; i++)
         p.tokens[i] = random_token();
-    p.extra_bytes = extra_bytes;
-    p.extra = extra_bytes > 0 ? malloc(extra_bytes) : NULL;
-    for (size_t i = 0; i < extra_bytes; i++)
-        p.extra[i] = (uint8_t)random_below(256);
+    p.has_parent = algorithm != CH_SGLANG || random_below(2);
+    fill_random(p.parent, sizeof p.parent);
+    p.extra_key_count = algorithm == CH_APPROXIMATE ? 0 : extra_key_count;
+    p.extra_keys = allocate(p.extra_key_count * sizeof *p.extra_keys);
+    for (size_t i = 0; i < p.extra_key_count; i++) {
+        p.extra_keys[i] = (ch_bytes){NULL, 0};
+        if (i > 0 && random_below(4) == 0)
+            continue;
+        uint8_t *bytes = allocate(extra_bytes);
+        fill_random(bytes, extra_bytes);
+        p.extra_keys[i] = (ch_bytes){bytes, extra_bytes};
+    }
+    if (p.extra_key_count > 1 && random_below(2))
+        p.rest = p.extra_keys[0];
+
+    size_t key_bytes = ch_key_bytes(algorithm);
+    p.expected = allocate(p.block_count * key_bytes);
+    const uint8_t *parent = p.has_parent ? p.parent : NULL;
+    for (size_t i = 0; i < p.block_count; i++) {
+        ch_bytes extra = i < p.extra_key_count ? p.extra_keys[i] : p.rest;
+        model_key(algorithm, parent, p.tokens + i * block_size, block_size, extra,
+                  p.expected + i * key_bytes);
+        parent = p.expected + i * key_bytes;
+    }
     return p;
 }
 
-static void free_prompt(prompt p)
+static void free_prompt(prompt *p)
 {
-    free(p.tokens);
-    free(p.extra);
+    for (size_t i = 0; i < p->extra_key_count; i++)
+        free((void *)p->extra_keys[i].bytes);
+    free(p->extra_keys);
+    free(p->tokens);
+    free(p->expected);
 }
 
-/* The next piece of a prompt that has `left` tokens, in memory of its own. */
-static uint32_t *take_piece(const prompt *p, size_t left, size_t *count_p)
+static ch_chain start(const prompt *p)
 {
-    size_t largest = random_below(2) ? left : 1 + left / 4;
-    *count_p = random_below((uint32_t)largest + 1);
-    return copy_exactly(p->tokens + (p->token_count - left), *count_p * sizeof *p->tokens);
+    ch_chain chain;
+    CHECK(ch_chain_init(&chain, p->algorithm, p->has_parent ? p->parent : NULL, p->block_size) ==
+              CH_OK,
+          "init of %s, block size %zu", ch_algorithm_name(p->algorithm), p->block_size);
+    return chain;
 }
 
-static void check_block_hashes(const prompt *p, const uint8_t root[32])
+static void check_keys(const prompt *p, const uint8_t *keys, const char *how)
 {
-    uint8_t *hashes = malloc(32 * p->block_count);
-    ch_block_chain chain;
-    CHECK(ch_block_chain_init(&chain, root, p->block_size) == CH_OK, "init");
-    size_t filled = 0;
-    for (size_t left = p->token_count; left > 0;) {
-        size_t count;
-        uint32_t *piece = take_piece(p, left, &count);
-        filled += ch_block_chain_update(&chain, piece, count, p->extra, p->extra_bytes,
-                                        hashes + 32 * filled);
+    size_t key_bytes = ch_key_bytes(p->algorithm);
+    for (size_t i = 0; i < p->block_count; i++)
+        CHECK(memcmp(keys + i * key_bytes, p->expected + i * key_bytes, key_bytes) == 0,
+              "%s, kernel %s, %s, block size %zu, block %zu of %zu",
+              ch_algorithm_name(p->algorithm), ch_kernel_name(), how, p->block_size, i,
+              p->block_count);
+}
+
+/* All prompts in one call. */
+static void check_together(const prompt *prompts, size_t count)
+{
+    ch_chain *chains = allocate(count * sizeof *chains);
+    ch_job *jobs = allocate(count * sizeof *jobs);
+    for (size_t i = 0; i < count; i++) {
+        const prompt *p = &prompts[i];
+        chains[i] = start(p);
+        jobs[i] = (ch_job){.chain = &chains[i],
+                           .tokens = p->tokens,
+                           .token_count = p->token_count,
+                           .first_extra_keys = p->extra_keys,
+                           .first_extra_key_count = p->extra_key_count,
+                           .extra_keys = p->rest,
+                           .keys_p = allocate(p->block_count * ch_key_bytes(p->algorithm))};
+    }
+    ch_hash(jobs, count);
+    for (size_t i = 0; i < count; i++) {
+        check_keys(&prompts[i], jobs[i].keys_p, "together");
+        free(jobs[i].keys_p);
+    }
+    free(chains);
+    free(jobs);
+}
+
+/* One prompt as its tokens come, in memory of their own. */
+static void check_in_pieces(const prompt *p)
+{
+    ch_chain chain = start(p);
+    size_t key_bytes = ch_key_bytes(p->algorithm), done = 0, known = 0;
+    uint8_t *keys = allocate(p->block_count * key_bytes);
+    while (known < p->token_count) {
+        known += 1 + random_below((uint32_t)(p->token_count - known));
+        size_t count = known - done * p->block_size, filled = count / p->block_size;
+        uint32_t *piece = allocate(count * sizeof *piece);
+        memcpy(piece, p->tokens + done * p->block_size, count * sizeof *piece);
+        uint8_t *new_keys = allocate(filled * key_bytes);
+        int has_extra = done < p->extra_key_count;
+        ch_hash(&(ch_job){.chain = &chain,
+                          .tokens = piece,
+                          .token_count = count,
+                          .first_extra_keys = has_extra ? p->extra_keys + done : NULL,
+                          .first_extra_key_count = has_extra ? p->extra_key_count - done : 0,
+                          .extra_keys = p->rest,
+                          .keys_p = new_keys},
+                1);
+        memcpy(keys + done * key_bytes, new_keys, filled * key_bytes);
+        done += filled;
+        free(new_keys);
         free(piece);
-        left -= count;
     }
-    CHECK(filled == p->block_count, "%zu blocks, not %zu", filled, p->block_count);
-
-    const uint8_t *parent = root;
-    for (size_t i = 0; i < p->block_count; i++) {
-        uint8_t expected[32];
-        model_block_hash(parent, p->tokens + i * p->block_size, p->block_size, p->extra,
-                         p->extra_bytes, expected);
-        parent = hashes + 32 * i;
-        CHECK(memcmp(parent, expected, 32) == 0,
-              "kernel %s, block size %zu, %zu bytes of extra keys: hash of block %zu",
-              ch_kernel_name(), p->block_size, p->extra_bytes, i);
-    }
-    if (p->extra == NULL) {
-        uint8_t *whole = malloc(32 * p->block_count);
-        CHECK(ch_block_hashes(root, p->block_size, p->tokens, p->token_count, whole) == CH_OK,
-              "whole");
-        CHECK(p->block_count == 0 || memcmp(whole, hashes, 32 * p->block_count) == 0,
-              "the whole prompt and its pieces differ");
-        free(whole);
-    }
-    free(hashes);
-}
-
-static void check_request_keys(const prompt *p, ch_request_algorithm algorithm, uint64_t root)
-{
-    uint64_t *keys = malloc(p->block_count * sizeof *keys);
-    ch_request_chain chain;
-    CHECK(ch_request_chain_init(&chain, algorithm, root, p->block_size) == CH_OK, "init");
-    size_t filled = 0;
-    for (size_t left = p->token_count; left > 0;) {
-        size_t count;
-        uint32_t *piece = take_piece(p, left, &count);
-        filled += ch_request_chain_update(&chain, piece, count, p->extra, p->extra_bytes,
-                                          keys + filled);
-        free(piece);
-        left -= count;
-    }
-    CHECK(filled == p->block_count, "%zu blocks, not %zu", filled, p->block_count);
-
-    uint64_t parent = root;
-    for (size_t i = 0; i < p->block_count; i++) {
-        uint64_t expected = model_key(algorithm, parent, p->tokens + i * p->block_size,
-                                      p->block_size, p->extra, p->extra_bytes);
-        CHECK(keys[i] == expected, "algorithm %d, block size %zu: key of block %zu", algorithm,
-              p->block_size, i);
-        parent = keys[i];
-    }
-    if (p->extra == NULL) {
-        uint64_t *whole = malloc(p->block_count * sizeof *whole);
-        CHECK(ch_request_keys(algorithm, root, p->block_size, p->tokens, p->token_count, whole) ==
-                  CH_OK,
-              "whole");
-        CHECK(p->block_count == 0 || memcmp(whole, keys, p->block_count * sizeof *keys) == 0,
-              "the whole prompt and its pieces differ");
-        free(whole);
-    }
+    CHECK(done == p->block_count, "%zu blocks, not %zu", done, p->block_count);
+    check_keys(p, keys, "in pieces");
     free(keys);
 }
 
-static void check_prompt(prompt p)
+static void check_prompts(prompt *prompts, size_t count)
 {
-    static const char *const kernels[] = {"portable", "sha-ni"};
-    uint8_t root[32];
-    for (int i = 0; i < 32; i++)
-        root[i] = (uint8_t)random_below(256);
-    for (int i = 0; i < 2; i++)
-        if (ch_kernel_select(kernels[i]) == CH_OK)
-            check_block_hashes(&p, root);
+    for (size_t i = 0; i < KERNEL_COUNT; i++) {
+        if (ch_kernel_select(kernel_names[i]) != CH_OK)
+            continue;
+        check_together(prompts, count);
+        for (size_t j = 0; j < count; j++)
+            check_in_pieces(&prompts[j]);
+    }
     CHECK(ch_kernel_select(NULL) == CH_OK, "no kernel at all");
-    uint64_t parent = (uint64_t)random_below(0xffffffff) << random_below(33);
-    check_request_keys(&p, CH_REQUEST_XXH64, parent);
-    check_request_keys(&p, CH_REQUEST_CBOR_FNV, parent);
-    free_prompt(p);
+    for (size_t i = 0; i < count; i++)
+        free_prompt(&prompts[i]);
 }
 
 static void test_message_lengths(void)
 {
-    for (size_t extra_bytes = 0; extra_bytes <= 520; extra_bytes++)
-        check_prompt(make_prompt(16, 32, extra_bytes));
-    for (size_t block_size = 1; block_size <= 300; block_size++)
-        check_prompt(make_prompt(block_size, 2 * block_size, 0));
-}
-
-/* The most bytes that a run of tokens can take. */
-static void test_widest_tokens(void)
-{
-    for (size_t block_size = 60; block_size <= 200; block_size++) {
-        prompt p = make_prompt(block_size, 2 * block_size, 0);
-        for (size_t i = 0; i < p.token_count; i++)
-            p.tokens[i] = UINT32_MAX;
-        check_prompt(p);
+    for (ch_algorithm algorithm = 0; algorithm < ALGORITHM_COUNT; algorithm++) {
+        for (size_t extra_bytes = 0; extra_bytes <= 140; extra_bytes++)
+            check_prompts((prompt[]){make_prompt(algorithm, 16, 48, 2, extra_bytes)}, 1);
+        for (size_t block_size = 1; block_size <= 300; block_size += 1 + block_size / 32)
+            check_prompts((prompt[]){make_prompt(algorithm, block_size, 2 * block_size, 0, 0)}, 1);
     }
 }
 
-static void test_random_prompts(void)
+/* Around the sizes from which a message is hashed in parts, and leaves the lanes. */
+static void test_long_messages(void)
 {
-    for (int i = 0; i < 1000; i++) {
-        size_t block_size = 1 + random_below(random_below(2) ? 33 : 400);
-        size_t token_count = random_below((uint32_t)(4 * block_size + 1));
-        check_prompt(make_prompt(block_size, token_count, random_below(3) ? 0 : random_below(700)));
+    static const size_t extra_bytes[] = {440, 511, 512, 513, 900, 1024, 1700, 1824, 1830,
+                                         1840, 1850, 1912, 2048, 3000, 20000};
+    for (ch_algorithm algorithm = 0; algorithm < ALGORITHM_COUNT; algorithm++)
+        for (size_t i = 0; i < sizeof extra_bytes / sizeof *extra_bytes; i++)
+            check_prompts((prompt[]){make_prompt(algorithm, 16, 40, 2, extra_bytes[i])}, 1);
+    for (size_t block_size = 350; block_size <= 410; block_size++)
+        check_prompts(
+            (prompt[]){make_prompt(CH_SHA256_CBOR, block_size, 2 * block_size, 1, block_size / 4)},
+            1);
+    check_prompts((prompt[]){make_prompt(CH_SHA256, 4096, 8192, 1, 20000)}, 1);
+}
+
+/* The most bytes that tokens can take. */
+static void test_widest_tokens(void)
+{
+    for (size_t block_size = 1; block_size <= 400; block_size += 3) {
+        uint32_t *tokens = allocate(block_size * sizeof *tokens);
+        memset(tokens, 0xff, block_size * sizeof *tokens);
+        for (ch_algorithm algorithm = 0; algorithm < ALGORITHM_COUNT; algorithm++) {
+            uint8_t parent[32] = {7}, expected[32], key[32];
+            model_key(algorithm, parent, tokens, block_size, (ch_bytes){NULL, 0}, expected);
+            ch_chain chain;
+            CHECK(ch_chain_init(&chain, algorithm, parent, block_size) == CH_OK, "init");
+            ch_hash(&(ch_job){.chain = &chain,
+                              .tokens = tokens,
+                              .token_count = block_size,
+                              .keys_p = key},
+                    1);
+            CHECK(memcmp(key, expected, ch_key_bytes(algorithm)) == 0, "%s, block size %zu",
+                  ch_algorithm_name(algorithm), block_size);
+        }
+        free(tokens);
+    }
+}
+
+/* Around the longest message that fits a lane. */
+static void test_lane_bounds(void)
+{
+    static uint8_t extra[2100];
+    uint32_t tokens[3 * 16];
+    uint8_t parent[32] = {7}, key[2][3 * 32], expected[3 * 32];
+    memset(tokens, 0xff, sizeof tokens);
+    fill_random(extra, sizeof extra);
+    for (size_t extra_bytes = 1700; extra_bytes < sizeof extra; extra_bytes++) {
+        ch_chain chains[2];
+        ch_job jobs[2];
+        for (int i = 0; i < 2; i++) {
+            CHECK(ch_chain_init(&chains[i], CH_SHA256_CBOR, parent, 16) == CH_OK, "init");
+            jobs[i] = (ch_job){.chain = &chains[i],
+                               .tokens = tokens,
+                               .token_count = 3 * 16,
+                               .extra_keys = {extra, extra_bytes},
+                               .keys_p = key[i]};
+        }
+        ch_hash(jobs, 2);
+        for (size_t i = 0; i < 3; i++)
+            model_key(CH_SHA256_CBOR, i == 0 ? parent : expected + 32 * (i - 1), tokens, 16,
+                      (ch_bytes){extra, extra_bytes}, expected + 32 * i);
+        for (int i = 0; i < 2; i++)
+            CHECK(memcmp(key[i], expected, sizeof expected) == 0, "%zu bytes of extra keys",
+                  extra_bytes);
+    }
+}
+
+/* Several prompts of all kinds at once: lanes take turns, end at different times and meet jobs
+ * that are not for them. */
+static void test_batches(void)
+{
+    for (int round = 0; round < 150; round++) {
+        prompt prompts[7];
+        size_t count = 1 + random_below(7);
+        for (size_t i = 0; i < count; i++) {
+            ch_algorithm algorithm = random_below(3) ? CH_SHA256_CBOR : random_below(8);
+            size_t block_size = 1 + random_below(random_below(4) ? 33 : 420);
+            size_t token_count = random_below((uint32_t)(6 * block_size + 1));
+            prompts[i] = make_prompt(algorithm, block_size, token_count, random_below(4),
+                                     random_below(random_below(8) ? 40 : 2500));
+        }
+        check_prompts(prompts, count);
     }
 }
 
 static void test_roots(void)
 {
-    uint8_t hash[32], expected[32];
+    static message m;
     for (size_t length = 0; length <= 600; length++) {
-        message m = {.count = 0};
-        char *seed = malloc(length);
+        char *text = allocate(length);
         for (size_t i = 0; i < length; i++)
-            seed[i] = (char)('a' + random_below(26));
-        put_head(&m, 3, length);
-        put_bytes(&m, seed, length);
-        SHA256(m.bytes, m.count, expected);
-        ch_none_hash(seed, length, hash);
-        CHECK(memcmp(hash, expected, 32) == 0, "seed of %zu bytes", length);
-
-        message root = {.count = 0};
-        put_head(&root, 4, 3);
-        put_head(&root, 0, fnv((const uint8_t *)seed, length));
-        put_byte(&root, 0xf6);
-        put_bytes(&root, m.bytes, m.count);
-        CHECK(ch_request_root(CH_REQUEST_CBOR_FNV, seed, length, seed, length) ==
-                  fnv(root.bytes, root.count),
-              "root of cbor-fnv, names of %zu bytes", length);
-
-        message xxh = {.count = 0};
-        uint64_t words[2] = {XXH64(seed, length, 0), length};
-        put_bytes(&xxh, words, sizeof words);
-        put_bytes(&xxh, seed, length);
-        CHECK(ch_request_root(CH_REQUEST_XXH64, seed, length, seed, length) ==
-                  XXH64(xxh.bytes, xxh.count, 0),
-              "root of xxh64, names of %zu bytes", length);
-        free(seed);
+            text[i] = (char)('a' + random_below(26));
+        ch_bytes name = {text, length};
+        uint8_t key[32], expected[32];
+        uint64_t word;
+        for (ch_algorithm algorithm = 0; algorithm < ALGORITHM_COUNT; algorithm++) {
+            ch_root(algorithm, name, name, key);
+            m.count = 0;
+            switch (algorithm) {
+            case CH_SHA256_CBOR:
+            case CH_XXHASH_CBOR:
+                put_head(&m, 3, length);
+                put_bytes(&m, text, length);
+                break;
+            case CH_SHA256:
+            case CH_XXHASH: {
+                size_t width = length < 256 ? 1 : 4;
+                put_bytes(&m, "\x80\x05\x95", 3);
+                put_bytes(&m, &(uint64_t){1 + width + length + 2}, 8);
+                put_byte(&m, width == 1 ? 0x8c : 'X');
+                put_bytes(&m, &length, width);
+                put_bytes(&m, text, length);
+                put_bytes(&m, "\x94.", 2);
+                break;
+            }
+            case CH_SGLANG:
+                put_bytes(&m, "sglang-cache-salt-v1", 21);
+                put_bytes(&m, text, length);
+                break;
+            case CH_CBOR_FNV:
+                put_head(&m, 4, 3);
+                put_head(&m, 0, model_fnv((const uint8_t *)text, length));
+                put_byte(&m, 0xf6);
+                put_head(&m, 3, length);
+                put_bytes(&m, text, length);
+                break;
+            case CH_XXH64:
+                put_bytes(&m, (uint64_t[]){XXH64(text, length, 0), length}, 16);
+                put_bytes(&m, text, length);
+                break;
+            case CH_APPROXIMATE:
+                put_bytes(&m, text, length);
+                put_bytes(&m, text, length);
+                break;
+            }
+            if (ch_key_bytes(algorithm) == 32) {
+                model_sha256(m.bytes, m.count, expected);
+            } else if (ch_key_bytes(algorithm) == 16) {
+                model_xxh3(m.bytes, m.count, expected);
+            } else {
+                word = algorithm == CH_CBOR_FNV ? model_fnv(m.bytes, m.count)
+                                                : XXH64(m.bytes, m.count, 0);
+                memcpy(expected, &word, sizeof word);
+            }
+            CHECK(memcmp(key, expected, ch_key_bytes(algorithm)) == 0, "%s, names of %zu bytes",
+                  ch_algorithm_name(algorithm), length);
+        }
+        ch_sha256(name, key);
+        model_sha256((const uint8_t *)text, length, expected);
+        CHECK(memcmp(key, expected, 32) == 0, "%zu bytes", length);
+        free(text);
     }
 }
 
-static void write_extra_keys(ch_writer *writer)
+/* FIPS 180-4's own example, so that model and code do not err together. */
+static void test_known_digest(void)
 {
-    static const uint8_t digest[32] = {1, 2, 3};
-    char long_salt[300];
-    memset(long_salt, 's', sizeof long_salt);
-    ch_extra_keys_begin(writer, 30);
-    ch_extra_key_lora(writer, "name", 4, "/path", 5);
-    ch_extra_key_multimodal(writer, "image", 5, -1);
-    ch_extra_key_multimodal(writer, "image", 5, INT64_MIN);
-    ch_extra_key_multimodal(writer, "image", 5, INT64_MAX);
-    ch_extra_key_cache_salt(writer, long_salt, sizeof long_salt);
-    ch_extra_key_prompt_embeds(writer, digest);
-    ch_request_extra_keys_begin(writer, CH_REQUEST_CBOR_FNV, 1);
-    ch_request_extra_key(writer, CH_REQUEST_CBOR_FNV, "key", 3);
-    ch_request_extra_key(writer, CH_REQUEST_XXH64, "key", 3);
+    static const uint8_t expected[32] = {
+        0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22,
+        0x23, 0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00,
+        0x15, 0xad};
+    uint8_t digest[32];
+    ch_sha256((ch_bytes){"abc", 3}, digest);
+    CHECK(memcmp(digest, expected, 32) == 0, "SHA-256 of abc");
+    model_sha256((const uint8_t *)"abc", 3, digest);
+    CHECK(memcmp(digest, expected, 32) == 0, "the model's SHA-256 of abc");
+}
+
+static void test_partial_blocks(void)
+{
+    for (size_t count = 1; count < 64; count++) {
+        uint32_t *tokens = allocate(count * sizeof *tokens);
+        fill_random(tokens, count * sizeof *tokens);
+        uint64_t root = random_state, key = 0, expected;
+        ch_chain chain;
+        CHECK(ch_chain_init(&chain, CH_APPROXIMATE, &root, 64) == CH_OK, "init");
+        CHECK(ch_hash_partial(&chain, tokens, count, &key) == CH_OK, "%zu tokens", count);
+        model_key(CH_APPROXIMATE, &root, tokens, count, (ch_bytes){NULL, 0}, (uint8_t *)&expected);
+        CHECK(key == expected, "%zu tokens", count);
+        free(tokens);
+    }
+}
+
+/* ---- Extra keys ---- */
+
+#define TEXT(literal) {literal, sizeof literal - 1}
+
+static size_t encode(ch_algorithm algorithm, ch_extra_style style, const ch_extra_key *keys,
+                     size_t key_count, uint8_t *bytes, size_t capacity)
+{
+    size_t length = 0;
+    ch_status status = ch_extra_keys_encode(algorithm, style, keys, key_count, NULL, 0, bytes,
+                                            capacity, &length);
+    CHECK(status == CH_OK, "%s: %s", ch_algorithm_name(algorithm), ch_status_message(status));
+    return length;
 }
 
 /* A buffer of any size receives a prefix of the encoding, and never a byte more. */
-static void test_writer_bounds(void)
+static void test_extra_key_bounds(void)
 {
-    ch_writer counter = {0};
-    write_extra_keys(&counter);
-    uint8_t *whole = malloc(counter.length_bytes);
-    ch_writer writer = {.bytes = whole, .capacity_bytes = counter.length_bytes};
-    write_extra_keys(&writer);
-    CHECK(writer.length_bytes == counter.length_bytes, "lengths differ");
-    for (size_t capacity = 0; capacity < counter.length_bytes; capacity++) {
-        uint8_t *bytes = malloc(capacity);
-        ch_writer small = {.bytes = bytes, .capacity_bytes = capacity};
-        write_extra_keys(&small);
-        CHECK(small.length_bytes == counter.length_bytes, "capacity %zu", capacity);
-        free(bytes);
+    static const ch_extra_key keys[] = {
+        {.kind = CH_EXTRA_CACHE_SALT, .value = TEXT("salt")},
+        {.kind = CH_EXTRA_MULTIMODAL, .value = TEXT("image-1"), .number = -1},
+        {.kind = CH_EXTRA_MULTIMODAL, .value = TEXT("image-2"), .number = INT64_MIN},
+        {.kind = CH_EXTRA_MULTIMODAL, .value = TEXT("image-3"), .number = INT64_MAX},
+        {.kind = CH_EXTRA_LORA, .value = TEXT("name"), .path = TEXT("/path"), .number = 70000},
+        {.kind = CH_EXTRA_PROMPT_EMBEDS, .value = TEXT("digest")},
+    };
+    for (ch_algorithm algorithm = CH_SHA256_CBOR; algorithm <= CH_XXHASH; algorithm++) {
+        for (ch_extra_style style = CH_STYLE_0_9; style <= CH_STYLE_0_33; style++) {
+            size_t key_count = style == CH_STYLE_0_9 ? 5 : 6;
+            size_t length = encode(algorithm, style, keys, key_count, NULL, 0);
+            for (size_t capacity = 0; capacity <= length; capacity++) {
+                uint8_t *bytes = allocate(capacity);
+                CHECK(encode(algorithm, style, keys, key_count, bytes, capacity) == length,
+                      "capacity %zu", capacity);
+                free(bytes);
+            }
+        }
     }
 
-    message m = {.count = 0};
+    uint8_t bytes[200];
+    static message m;
+    m.count = 0;
+    put_head(&m, 4, 2);
     put_head(&m, 4, 3);
     put_head(&m, 3, 2);
     put_bytes(&m, "mm", 2);
-    put_head(&m, 3, 5);
-    put_bytes(&m, "image", 5);
+    put_head(&m, 3, 7);
+    put_bytes(&m, "image-1", 7);
     put_head(&m, 1, 0);
-    /* After the head of 30 keys (2 bytes) and the adapter (1 + 5 + 5 + 6 bytes). */
-    CHECK(memcmp(whole + 19, m.bytes, m.count) == 0, "multimodal item at offset -1");
-    free(whole);
+    put_head(&m, 4, 2);
+    put_head(&m, 3, 10);
+    put_bytes(&m, "cache_salt", 10);
+    put_head(&m, 3, 4);
+    put_bytes(&m, "salt", 4);
+    size_t length = encode(CH_SHA256_CBOR, CH_STYLE_0_33, keys, 2, bytes, sizeof bytes);
+    CHECK(length == m.count && memcmp(bytes, m.bytes, length) == 0, "sorted by kind");
+}
+
+/* Enough items that the memo of a pickle outgrows one byte: 300 tuples of 2 objects each. */
+static void test_long_memo(void)
+{
+    enum { COUNT = 300 };
+    static char names[COUNT][8];
+    static ch_extra_key keys[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "i%d", i);
+        keys[i] = (ch_extra_key){.kind = CH_EXTRA_MULTIMODAL,
+                                 .value = {names[i], strlen(names[i])}};
+    }
+    static message m;
+    m.count = 0;
+    put_byte(&m, '(');
+    for (int i = 0; i < COUNT; i++) {
+        if (i == 0)
+            put_bytes(&m, "\x8c\x02mm\x94", 5);
+        else
+            put_bytes(&m, "h\x02", 2);
+        put_byte(&m, 0x8c);
+        put_byte(&m, strlen(names[i]));
+        put_bytes(&m, names[i], strlen(names[i]));
+        put_bytes(&m, "\x94K\0\x87\x94", 5);
+    }
+    put_bytes(&m, "t\x94", 2);
+    static uint8_t bytes[1 << 16];
+    size_t length = encode(CH_SHA256, CH_STYLE_0_33, keys, COUNT, bytes, sizeof bytes);
+    CHECK(length == m.count && memcmp(bytes, m.bytes, length) == 0, "300 items");
+}
+
+static ch_status encode_one(ch_algorithm algorithm, ch_extra_style style, const ch_extra_key *keys,
+                            size_t key_count, size_t lookahead_count)
+{
+    static const uint32_t lookahead[1] = {1};
+    size_t length;
+    return ch_extra_keys_encode(algorithm, style, keys, key_count, lookahead, lookahead_count, NULL,
+                                0, &length);
 }
 
 static void test_refusals(void)
 {
-    uint8_t root[32] = {0};
-    ch_block_chain block_chain;
-    ch_request_chain request_chain;
+    uint8_t parent[32] = {0};
+    ch_chain chain;
+    uint64_t key;
     uint32_t token = 0;
-    CHECK(ch_block_chain_init(&block_chain, root, 0) == CH_BLOCK_SIZE, "0 tokens");
-    CHECK(ch_block_chain_init(&block_chain, root, (size_t)UINT32_MAX + 1) == CH_BLOCK_SIZE, "2^32");
-    CHECK(ch_block_hashes(root, 0, &token, 1, NULL) == CH_BLOCK_SIZE, "0 tokens");
-    CHECK(ch_request_chain_init(&request_chain, CH_REQUEST_XXH64, 0, 0) == CH_BLOCK_SIZE, "0");
-    CHECK(ch_request_keys(CH_REQUEST_XXH64, 0, 0, &token, 1, NULL) == CH_BLOCK_SIZE, "0 tokens");
+    CHECK(ch_chain_init(&chain, CH_SHA256_CBOR, parent, 0) == CH_BLOCK_SIZE, "0 tokens");
+    CHECK(ch_chain_init(&chain, CH_XXH64, parent, (size_t)UINT32_MAX + 1) == CH_BLOCK_SIZE, "2^32");
+    CHECK(ch_chain_init(&chain, CH_SHA256, parent, 4097) == CH_BLOCK_SIZE, "a long pickle");
+    CHECK(ch_chain_init(&chain, CH_SHA256_CBOR, NULL, 16) == CH_ALGORITHM, "no parent");
+    CHECK(ch_chain_init(&chain, CH_XXH64, parent, 16) == CH_OK, "init");
+    CHECK(ch_hash_partial(&chain, &token, 1, &key) == CH_ALGORITHM, "a partial block");
+    CHECK(ch_chain_init(&chain, CH_APPROXIMATE, parent, 1) == CH_OK, "init");
+    CHECK(ch_hash_partial(&chain, &token, 0, &key) == CH_BLOCK_SIZE, "nothing");
+    CHECK(ch_hash_partial(&chain, &token, 1, &key) == CH_BLOCK_SIZE, "a full block");
+
+    static const ch_extra_key lora = {
+        .kind = CH_EXTRA_LORA, .value = TEXT("a"), .path = TEXT("b")};
+    static const ch_extra_key twin = {
+        .kind = CH_EXTRA_LORA, .value = TEXT("a"), .path = TEXT("a")};
+    static const ch_extra_key tag = {.kind = CH_EXTRA_MULTIMODAL, .value = TEXT("mm")};
+    static const ch_extra_key twins[] = {{.kind = CH_EXTRA_MULTIMODAL, .value = TEXT("image")},
+                                         {.kind = CH_EXTRA_CACHE_SALT, .value = TEXT("image")}};
+    static const ch_extra_key embeds = {.kind = CH_EXTRA_PROMPT_EMBEDS, .value = TEXT("d")};
+    static char long_salt[40000];
+    const ch_extra_key salt = {.kind = CH_EXTRA_CACHE_SALT,
+                               .value = {long_salt, sizeof long_salt}};
+    CHECK(encode_one(CH_SHA256_CBOR, CH_STYLE_0_33, NULL, 0, 0) == CH_EXTRA_KEY, "no keys");
+    CHECK(encode_one(CH_SGLANG, CH_STYLE_0_33, &lora, 1, 0) == CH_EXTRA_KEY, "SGLang");
+    CHECK(encode_one(CH_APPROXIMATE, CH_STYLE_0_33, &lora, 1, 0) == CH_EXTRA_KEY, "approximate");
+    CHECK(encode_one(CH_XXH64, CH_STYLE_0_33, &lora, 1, 0) == CH_EXTRA_KEY, "LoRA of llm-d");
+    CHECK(encode_one(CH_CBOR_FNV, CH_STYLE_0_33, twins, 2, 1) == CH_EXTRA_KEY, "llm-d looks ahead");
+    CHECK(encode_one(CH_SHA256_CBOR, CH_STYLE_0_23, twins, 2, 1) == CH_EXTRA_KEY, "0.23 does");
+    CHECK(encode_one(CH_SHA256_CBOR, CH_STYLE_0_9, &embeds, 1, 0) == CH_EXTRA_KEY, "0.9 embeds");
+    CHECK(encode_one(CH_SHA256, CH_STYLE_0_33, &twin, 1, 0) == CH_IDENTITY, "name is path");
+    CHECK(encode_one(CH_XXHASH, CH_STYLE_0_33, &tag, 1, 0) == CH_IDENTITY, "an item like a tag");
+    CHECK(encode_one(CH_SHA256, CH_STYLE_0_33, twins, 2, 0) == CH_IDENTITY, "equal items");
+    CHECK(encode_one(CH_SHA256_CBOR, CH_STYLE_0_33, twins, 2, 0) == CH_OK, "in CBOR");
+    CHECK(encode_one(CH_SHA256, CH_STYLE_0_33, &salt, 1, 0) == CH_TOO_LONG, "a long salt");
     CHECK(ch_kernel_select("abacus") == CH_KERNEL, "an unknown kernel");
     CHECK(strcmp(ch_status_message(CH_OK), "success") == 0, "message");
     CHECK(strlen(ch_status_message(CH_KERNEL)) > 0, "message");
 }
 
-static void *hash_once(void *hash_p)
+static void *hash_once(void *key_p)
 {
     uint8_t root[32] = {0};
     uint32_t tokens[16] = {0};
-    ch_block_hashes(root, 16, tokens, 16, hash_p);
+    ch_chain chain;
+    CHECK(ch_chain_init(&chain, CH_SHA256_CBOR, root, 16) == CH_OK, "init");
+    ch_hash(&(ch_job){.chain = &chain, .tokens = tokens, .token_count = 16, .keys_p = key_p}, 1);
     return NULL;
 }
 
@@ -393,13 +506,13 @@ static void *hash_once(void *hash_p)
 static void test_first_calls_race(void)
 {
     pthread_t threads[4];
-    uint8_t hashes[4][32];
+    uint8_t keys[4][32];
     for (int i = 0; i < 4; i++)
-        CHECK(pthread_create(&threads[i], NULL, hash_once, hashes[i]) == 0, "pthread_create");
+        CHECK(pthread_create(&threads[i], NULL, hash_once, keys[i]) == 0, "pthread_create");
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
     for (int i = 1; i < 4; i++)
-        CHECK(memcmp(hashes[0], hashes[i], 32) == 0, "thread %d", i);
+        CHECK(memcmp(keys[0], keys[i], 32) == 0, "thread %d", i);
 }
 
 int main(int argc, char **argv)
@@ -407,12 +520,22 @@ int main(int argc, char **argv)
     random_state = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
     printf("seed %llu\n", (unsigned long long)random_state);
     test_first_calls_race();
-    printf("kernel %s\n", ch_kernel_name());
+    printf("kernels:");
+    for (size_t i = 0; i < KERNEL_COUNT; i++)
+        if (ch_kernel_select(kernel_names[i]) == CH_OK)
+            printf(" %s", ch_kernel_name());
+    CHECK(ch_kernel_select(NULL) == CH_OK, "no kernel at all");
+    printf("; in use: %s\n", ch_kernel_name());
+    test_known_digest();
     test_refusals();
     test_roots();
-    test_writer_bounds();
-    test_message_lengths();
+    test_partial_blocks();
+    test_extra_key_bounds();
+    test_long_memo();
     test_widest_tokens();
-    test_random_prompts();
+    test_message_lengths();
+    test_long_messages();
+    test_lane_bounds();
+    test_batches();
     puts("ok");
 }

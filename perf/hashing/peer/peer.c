@@ -1,85 +1,53 @@
 #include "CHashingPeer.h"
 
 #include <openssl/sha.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { PARENT_AT = 3, PARENT_BYTES = 32, MOST_HEAD_BYTES = 5, TOKEN_BYTES = 5, NULL_BYTES = 1 };
-enum { PADDING_BYTES = 9 };
-
-static size_t compressions(size_t message_bytes)
-{
-    return (message_bytes + PADDING_BYTES + 63) / 64;
-}
-
-struct chp_messages {
-    size_t count, stride_bytes, compression_count;
-    uint8_t *bytes;
-    size_t *lengths_bytes;
-};
+enum { BLOCK_SIZE_MAX = 1024, HASH_BYTES = 32 };
 
 static uint8_t *put_head(uint8_t *out, uint8_t major, uint32_t value)
 {
-    int width = value < 24 ? 0 : value < 1 << 8 ? 1 : value < 1 << 16 ? 2 : 4;
-    *out++ = major | (width == 0 ? value : width == 1 ? 24 : width == 2 ? 25 : 26);
-    for (int i = width - 1; i >= 0; i--)
-        *out++ = (uint8_t)(value >> 8 * i);
-    return out;
+    static const uint8_t first[5] = {0, 24, 25, 26, 26}, rest[5] = {0, 1, 2, 4, 4};
+    if (value < 24) {
+        *out = major | (uint8_t)value;
+        return out + 1;
+    }
+    /* By the number of bytes that the value needs. */
+    unsigned bytes = (unsigned)(39 - __builtin_clz(value)) / 8;
+    uint64_t encoded = (uint64_t)__builtin_bswap32(value << (32 - 8 * rest[bytes])) << 8;
+    encoded |= major | first[bytes];
+    memcpy(out, &encoded, sizeof encoded);
+    return out + 1 + rest[bytes];
 }
 
-chp_messages *chp_messages_create(const uint32_t *tokens, size_t token_count, size_t block_size)
+size_t chp_hash_chain(const uint32_t *tokens, size_t token_count, size_t block_size,
+                      const uint8_t root[32], uint8_t last_hash_p[32])
 {
-    chp_messages *messages = calloc(1, sizeof *messages);
-    if (messages == NULL)
-        return NULL;
-    messages->count = token_count / block_size;
-    messages->stride_bytes = 64 * compressions(PARENT_AT + PARENT_BYTES + MOST_HEAD_BYTES +
-                                               block_size * TOKEN_BYTES + NULL_BYTES);
-    messages->bytes = calloc(messages->count, messages->stride_bytes);
-    messages->lengths_bytes = calloc(messages->count, sizeof *messages->lengths_bytes);
-    if (messages->bytes == NULL || messages->lengths_bytes == NULL) {
-        chp_messages_destroy(messages);
-        return NULL;
-    }
-    for (size_t i = 0; i < messages->count; i++) {
-        uint8_t *message = messages->bytes + i * messages->stride_bytes;
-        memcpy(message, "\x83\x58\x20", PARENT_AT);
-        uint8_t *end = put_head(message + PARENT_AT + PARENT_BYTES, 0x80, (uint32_t)block_size);
-        for (size_t j = 0; j < block_size; j++)
-            end = put_head(end, 0, tokens[i * block_size + j]);
+    uint8_t message[3 + HASH_BYTES + 5 + 5 * BLOCK_SIZE_MAX + 8] = {0x83, 0x58, HASH_BYTES};
+    size_t compression_count = 0;
+    memcpy(last_hash_p, root, HASH_BYTES);
+    for (; token_count >= block_size; token_count -= block_size, tokens += block_size) {
+        memcpy(message + 3, last_hash_p, HASH_BYTES);
+        uint8_t *end = put_head(message + 3 + HASH_BYTES, 0x80, (uint32_t)block_size);
+        for (size_t i = 0; i < block_size; i++)
+            end = put_head(end, 0, tokens[i]);
         *end++ = 0xf6;
-        messages->lengths_bytes[i] = (size_t)(end - message);
-        messages->compression_count += compressions(messages->lengths_bytes[i]);
-    }
-    return messages;
-}
-
-void chp_messages_destroy(chp_messages *messages)
-{
-    if (messages == NULL)
-        return;
-    free(messages->bytes);
-    free(messages->lengths_bytes);
-    free(messages);
-}
-
-void chp_hash_chain(chp_messages *messages, const uint8_t root[32], uint8_t last_hash_p[32])
-{
-    memcpy(last_hash_p, root, PARENT_BYTES);
-    for (size_t i = 0; i < messages->count; i++) {
-        uint8_t *message = messages->bytes + i * messages->stride_bytes;
-        memcpy(message + PARENT_AT, last_hash_p, PARENT_BYTES);
         SHA256_CTX context;
         SHA256_Init(&context);
-        SHA256_Update(&context, message, messages->lengths_bytes[i]);
+        SHA256_Update(&context, message, (size_t)(end - message));
         SHA256_Final(last_hash_p, &context);
+        compression_count += ((size_t)(end - message) + 9 + 63) / 64;
     }
+    return compression_count;
 }
 
-void chp_compress(const chp_messages *messages, uint8_t hash_p[32])
+void chp_compress(size_t compression_count, uint8_t hash_p[32])
 {
+    static const uint8_t chunks[64 * 64];
     SHA256_CTX context;
     SHA256_Init(&context);
-    SHA256_Update(&context, messages->bytes, 64 * messages->compression_count);
+    for (; compression_count >= 64; compression_count -= 64)
+        SHA256_Update(&context, chunks, sizeof chunks);
+    SHA256_Update(&context, chunks, 64 * compression_count);
     SHA256_Final(hash_p, &context);
 }
