@@ -27,6 +27,8 @@ test: test-c test-swift test-e2e
 test-c: setup
 	Tests/c/run address
 	Tests/c/run thread
+	Tests/c/run soak
+	Tests/c/run aarch64
 
 test-swift: setup
 	$(SWIFT_BUILD) --build-tests
