@@ -25,10 +25,12 @@ final class ConnectionPool {
     }
 
     /// Starts a request again whose connection turned out to be dead. Its idle sisters are most
-    /// likely dead as well.
+    /// likely dead as well; on HTTP/2 one that is available may be busy with others.
     func retry(_ exchange: ClientExchange) {
-        for connection in available { connection.close() }
-        available = []
+        if !client.configuration.http2 {
+            for connection in available { connection.close() }
+            available = []
+        }
         wait(exchange)
     }
 
