@@ -45,9 +45,26 @@ public enum EndpointFile {
         }
     }
 
-    /// Reads `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…`
-    /// and `replay=…`; or only `host:port`, which is the name then, too.
-    public static func server(
+    /// Reads the arguments of an option that may be given again, each of which is
+    /// `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…` and
+    /// `replay=…`; or only `host:port`, which is the name then, too.
+    public static func servers(
+        parsing arguments: [String], option: String
+    ) throws(ConfigError) -> [ModelServer] {
+        var servers: [ModelServer] = []
+        for argument in arguments {
+            let server = try server(parsing: argument, option: option)
+            if let twin = servers.first(where: { collide($0, server) }) {
+                throw ConfigError(
+                    file: option, line: nil,
+                    problem: "'\(argument)' has the name or the address of '\(twin.name)'")
+            }
+            servers.append(server)
+        }
+        return servers
+    }
+
+    private static func server(
         parsing argument: String, option: String
     ) throws(ConfigError) -> ModelServer {
         func error(_ problem: String) -> ConfigError {

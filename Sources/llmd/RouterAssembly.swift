@@ -74,9 +74,7 @@ struct RouterAssembly {
             }
         }
         let scheduler = try Self.scheduler(options, plugins)
-        let servers = try options.endpoint.map {
-            try EndpointFile.server(parsing: $0, option: "--endpoint")
-        }
+        let servers = try EndpointFile.servers(parsing: options.endpoint, option: "--endpoint")
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)

@@ -65,18 +65,21 @@ import Testing
 
     @Test func readsTheArgumentOfAnOption() throws {
         #expect(
-            try EndpointFile.server(
-                parsing: "name=d,address=127.0.0.1:1,metrics=127.0.0.1:2,role=decode,"
-                    + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:4",
-                option: "--endpoint")
-                == ModelServer(
-                    name: "d", address: SocketAddress(host: "127.0.0.1", port: 1),
-                    metricsAddress: SocketAddress(host: "127.0.0.1", port: 2),
-                    labels: ["llm-d.ai/role": "decode"], eventsEndpoint: "tcp://127.0.0.1:3",
-                    replayEndpoint: "tcp://127.0.0.1:4"))
-        #expect(
-            try EndpointFile.server(parsing: "[::1]:80", option: "--endpoint")
-                == ModelServer(name: "[::1]:80", address: SocketAddress(host: "::1", port: 80)))
+            try EndpointFile.servers(
+                parsing: [
+                    "name=d,address=127.0.0.1:1,metrics=127.0.0.1:2,role=decode,"
+                        + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:4",
+                    "[::1]:80",
+                ], option: "--endpoint")
+                == [
+                    ModelServer(
+                        name: "d", address: SocketAddress(host: "127.0.0.1", port: 1),
+                        metricsAddress: SocketAddress(host: "127.0.0.1", port: 2),
+                        labels: ["llm-d.ai/role": "decode"],
+                        eventsEndpoint: "tcp://127.0.0.1:3",
+                        replayEndpoint: "tcp://127.0.0.1:4"),
+                    ModelServer(name: "[::1]:80", address: SocketAddress(host: "::1", port: 80)),
+                ])
     }
 
     @Test(arguments: [
@@ -91,10 +94,16 @@ import Testing
             "--endpoint: 'address=x:1,role=decod' has an unknown role; did you mean 'decode'?"
         ),
         ("address=x:1,address=x:2", "--endpoint: 'address=x:1,address=x:2' has 'address' twice"),
+        (
+            "name=a,address=y:1",
+            "--endpoint: 'name=a,address=y:1' has the name or the address of 'a'"
+        ),
+        ("z:1", "--endpoint: 'z:1' has the name or the address of 'a'"),
     ])
     func refusesArguments(argument: String, expected: String) {
         let error = #expect(throws: ConfigError.self) {
-            try EndpointFile.server(parsing: argument, option: "--endpoint")
+            try EndpointFile.servers(
+                parsing: ["name=a,address=z:1", argument], option: "--endpoint")
         }
         #expect(error?.description == expected)
     }
