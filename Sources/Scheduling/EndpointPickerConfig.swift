@@ -3,7 +3,7 @@ public import Configuration
 /// Reads `EndpointPickerConfig`, the configuration of llm-d's endpoint picker.
 public enum EndpointPickerConfig {
     /// The group and version, and the group that it had before.
-    public static let apiVersions = [
+    private static let apiVersions = [
         "llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1",
     ]
 

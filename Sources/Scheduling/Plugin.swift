@@ -39,21 +39,8 @@ public protocol Filter: Plugin {
     func filter(_ candidates: inout [Int], in context: SchedulingContext)
 }
 
-/// What a scorer is after.
-public enum ScorerCategory: String, Sendable {
-    /// Brings a request to where its data is.
-    case affinity
-    /// Spreads requests.
-    case distribution
-    /// Weighs both.
-    case balance
-}
-
 /// Rates endpoints.
 public protocol Scorer: Plugin {
-    /// What it is after.
-    var category: ScorerCategory { get }
-
     /// Writes to `scores[i]` the score of `candidates[i]`, which is an index into
     /// `context.endpoints`. 0 is worst, 1 is best; other values are clamped.
     func score(

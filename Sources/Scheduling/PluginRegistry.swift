@@ -68,7 +68,7 @@ public struct PluginRegistry: Sendable {
     }
 
     /// The registered types.
-    public var types: some Sequence<String> { factories.keys }
+    var types: some Sequence<String> { factories.keys }
 
     func factory(of type: String) -> Factory? { factories[type] }
 }

@@ -8,8 +8,6 @@ public final class ActiveRequestScorer: Scorer, ConfigurablePlugin {
     public static let type = "active-request-scorer"
     /// Its type and name.
     public let name: PluginName
-    /// Spreads requests.
-    public var category: ScorerCategory { .distribution }
 
     private let idleThreshold: Int
     private let maxBusyScore: Double

@@ -8,8 +8,6 @@ public final class LoadAwareScorer: Scorer, ConfigurablePlugin {
     public static let type = "load-aware-scorer"
     /// Its type and name.
     public let name: PluginName
-    /// Spreads requests.
-    public var category: ScorerCategory { .distribution }
 
     private let threshold: Double
 

@@ -12,8 +12,6 @@ public final class PrefillCostScorer: Scorer, ConfigurablePlugin {
     public static let type = "prefill-cost-scorer"
     /// Its type and name.
     public let name: PluginName
-    /// Weighs the cached prefix against the load.
-    public var category: ScorerCategory { .balance }
 
     private let producer: String
 

@@ -12,8 +12,6 @@ public final class PrefixCacheScorer: Scorer, ConfigurablePlugin {
     public static let standardProducer = "approx-prefix-cache-producer"
     /// Its type and name.
     public let name: PluginName
-    /// Brings requests to their cached prefix.
-    public var category: ScorerCategory { .affinity }
 
     private let producer: String
     private let matchLengthWeight: Double

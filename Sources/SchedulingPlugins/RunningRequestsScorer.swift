@@ -7,8 +7,6 @@ public final class RunningRequestsScorer: Scorer, ConfigurablePlugin {
     public static let type = "running-requests-size-scorer"
     /// Its type and name.
     public let name: PluginName
-    /// Spreads requests.
-    public var category: ScorerCategory { .distribution }
 
     /// Has no parameters.
     public init(_ source: inout PluginSource) {

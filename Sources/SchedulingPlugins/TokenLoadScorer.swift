@@ -7,8 +7,6 @@ public final class TokenLoadScorer: Scorer, ConfigurablePlugin {
     public static let type = "token-load-scorer"
     /// Its type and name.
     public let name: PluginName
-    /// Spreads requests.
-    public var category: ScorerCategory { .distribution }
 
     private let threshold: Double
 

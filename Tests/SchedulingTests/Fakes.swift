@@ -23,7 +23,6 @@ final class KeepNone: Filter {
 /// Gives each endpoint the score of its index in a table.
 final class TableScorer: Scorer {
     let name: PluginName
-    let category = ScorerCategory.balance
     private let table: [Double]
 
     init(_ table: [Double], name: String = "table") {
