@@ -61,6 +61,10 @@ let package = Package(
         system("COpenSSL", pkgConfig: "openssl", apt: "libssl-dev"),
         system("CUV", pkgConfig: "libuv", apt: "libuv1-dev"),
         system("CZeroMQ", pkgConfig: "libzmq", apt: "libzmq3-dev"),
+        // Without pkg-config: hiredis' flags are none that SwiftPM lets through.
+        .systemLibrary(
+            name: "CHiredis", path: "Sources/System/CHiredis", providers: [.apt(["libhiredis-dev"])]
+        ),
 
         // The C performance core.
         core("CScan"),
@@ -75,6 +79,7 @@ let package = Package(
         room("Transfer", ["CTransfer", "Core"]),
         room("Net", ["CNet", "Core"]),
         room("Messaging", ["CZeroMQ", "Core", "Net"]),
+        room("RedisClient", ["CHiredis", "Core", "Net"]),
         room("Telemetry", ["Core", logging]),
         room("Configuration", [yams], settings: safe),
 
@@ -174,6 +179,7 @@ let package = Package(
             of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],
             fixtures: true),
         tests(of: "Net", ["Core"], fixtures: true),
+        tests(of: "RedisClient", ["Core", "LoopbackSupport", "Net"]),
         tests(
             of: "RequestPipeline",
             [

@@ -1,6 +1,10 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "connection.h"
 #include "fields.h"
@@ -16,6 +20,7 @@ struct cn_client {
     char *server_name;
     uv_getaddrinfo_t resolve;
     uv_connect_t connect;
+    cn_deferred begin; /* Unix sockets, which connect at once */
     struct sockaddr_storage addresses[MAX_ADDRESS_COUNT]; /* to be tried in turn */
     size_t address_count;
     size_t next_address;
@@ -96,8 +101,42 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int code, struct addrinfo *li
     }
 }
 
+static void begin(cn_deferred *deferred)
+{
+    cn_connection_begin(&CN_CONTAINER(deferred, cn_client, begin)->connection);
+}
+
+static cn_status connect_unix(cn_client *client, const char *path)
+{
+    cn_connection *connection = &client->connection;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return CN_INVALID_ARGUMENT;
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return cn_status_from_uv(uv_translate_sys_error(errno));
+    uv_tcp_init(&connection->loop->uv, &connection->tcp);
+    connection->tcp.data = connection;
+    connection->is_open = true;
+    connection->open_count++;
+    /* libuv takes any stream socket for a TCP socket; the options that are TCP's own fail. */
+    int code = connect(fd, (const struct sockaddr *)&address, sizeof address) == 0
+                   ? uv_tcp_open(&connection->tcp, fd)
+                   : uv_translate_sys_error(errno);
+    if (code != 0) {
+        close(fd);
+        return status_of_connect(code);
+    }
+    connection->mode = CN_MODE_CONNECTING;
+    cn_loop_defer(connection->loop, &client->begin);
+    return CN_OK;
+}
+
 static cn_status resolve(cn_client *client, const char *host, uint16_t port)
 {
+    if (host[0] == '/')
+        return connect_unix(client, host);
     struct sockaddr_storage *address = &client->addresses[0];
     if (uv_ip4_addr(host, port, (struct sockaddr_in *)address) == 0 ||
         uv_ip6_addr(host, port, (struct sockaddr_in6 *)address) == 0) {
@@ -134,6 +173,7 @@ cn_status cn_client_connect(cn_loop *loop, const char *host, uint16_t port,
     client->server_name = strdup(config->server_name != NULL ? config->server_name : host);
     cn_connection *connection = &client->connection;
     connection->client = client;
+    client->begin.run = begin;
     cn_status status = client->server_name == NULL ? CN_NO_MEMORY : CN_OK;
     if (status == CN_OK)
         status = cn_connection_init(connection, loop, &client->config.connection,
@@ -174,6 +214,7 @@ size_t cn_client_capacity(const cn_client *client)
         return 0;
     switch (connection->mode) {
     case CN_MODE_H1:
+    case CN_MODE_BYTES:
         return connection->current == NULL ? 1 : 0;
     case CN_MODE_H2:
         return cn_h2_capacity(connection->h2);
@@ -202,7 +243,9 @@ cn_status cn_client_start(cn_client *client, const cn_head *head, int64_t body_b
     if (exchange == NULL)
         return CN_NO_MEMORY;
     exchange->user = user;
-    if (connection->mode == CN_MODE_H1) {
+    if (connection->mode == CN_MODE_BYTES) {
+        connection->current = exchange;
+    } else if (connection->mode == CN_MODE_H1) {
         cn_connection_h1_start(exchange, head, body_bytes);
     } else {
         cn_status status = start_h2(exchange, head, body_bytes);
@@ -237,6 +280,7 @@ void cn_client_report_available(cn_client *client)
 
 void cn_client_closed(cn_client *client, cn_status status, const char *detail)
 {
+    cn_ring_remove(&client->begin.node);
     client->events.closed(client->user, status, detail);
 }
 
@@ -250,9 +294,9 @@ uint32_t cn_client_keep_alive(const cn_client *client)
     return client->config.keep_alive_ms;
 }
 
-bool cn_client_uses_h2(const cn_client *client)
+cn_codec cn_client_codec(const cn_client *client)
 {
-    return client->config.h2;
+    return client->config.codec;
 }
 
 const char *cn_client_server_name(const cn_client *client)

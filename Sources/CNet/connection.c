@@ -74,13 +74,17 @@ static void choose_codec(cn_connection *connection)
         cn_connection_wait(connection, CN_WAIT_IDLE, connection->config->idle_timeout_ms);
         return;
     }
-    if (chose_h2 || (connection->tls == NULL && cn_client_uses_h2(connection->client))) {
+    cn_codec codec = cn_client_codec(connection->client);
+    if (chose_h2 || (connection->tls == NULL && codec == CN_CODEC_HTTP2)) {
         /* Ready once the server's SETTINGS are there. */
         become_h2(connection);
-    } else {
-        become_h1(connection);
-        cn_client_ready(connection->client);
+        return;
     }
+    if (codec == CN_CODEC_NONE)
+        connection->mode = CN_MODE_BYTES;
+    else
+        become_h1(connection);
+    cn_client_ready(connection->client);
 }
 
 void cn_connection_begin(cn_connection *connection)
@@ -95,7 +99,7 @@ void cn_connection_begin(cn_connection *connection)
         connection->mode = CN_MODE_HANDSHAKE;
         cn_status status = cn_tls_create(
             context, client == NULL ? NULL : cn_client_server_name(client),
-            client != NULL && cn_client_uses_h2(client), &connection->tls);
+            client == NULL ? CN_CODEC_HTTP1 : cn_client_codec(client), &connection->tls);
         if (status == CN_OK && client != NULL)
             status = cn_tls_start(connection->tls, &connection->cipher);
         if (status != CN_OK)
@@ -208,6 +212,12 @@ static void receive(cn_connection *connection, const uint8_t *bytes, size_t coun
     case CN_MODE_H2:
         cn_connection_h2_receive(connection, bytes, count);
         break;
+    case CN_MODE_BYTES:
+        if (connection->current == NULL)
+            cn_connection_close(connection, CN_PROTOCOL, "bytes that nobody asked for");
+        else
+            connection->events->body(connection->current->user, bytes, count);
+        break;
     case CN_MODE_LINGERING:
         linger(connection, count);
         break;
@@ -297,6 +307,8 @@ static bool wants_reading(const cn_connection *connection)
                (connection->current == NULL || !connection->current->is_paused);
     case CN_MODE_H2:
         return cn_connection_backlog(connection) < MAX_BACKLOG_BYTES;
+    case CN_MODE_BYTES:
+        return connection->current == NULL || !connection->current->is_paused;
     case CN_MODE_HANDSHAKE:
     case CN_MODE_SNIFFING:
     case CN_MODE_LINGERING:
@@ -519,6 +531,8 @@ static void settle(cn_connection *connection)
         cn_connection_h2_settle(connection);
     else
         cn_connection_flush(connection);
+    if (connection->mode == CN_MODE_BYTES && connection->current != NULL)
+        cn_exchange_report_writable(connection->current);
     if (connection->is_closing)
         return;
     if (connection->failure != CN_OK) {

@@ -1,5 +1,5 @@
 /*
- * A connection: a TCP socket on a loop, TLS if wanted, and one of the two codecs on top.
+ * A connection: a TCP socket on a loop, TLS if wanted, and one of the two codecs, or none, on top.
  *
  *   connection.c     the socket: reading, writing, deadlines, the end
  *   connection_h1.c  what bytes and exchanges mean on HTTP/1
@@ -54,6 +54,7 @@ typedef enum cn_mode {
     CN_MODE_SNIFFING,  /* servers: which version? */
     CN_MODE_H1,
     CN_MODE_H2,
+    CN_MODE_BYTES,     /* clients: no codec */
     CN_MODE_LINGERING, /* the last byte is written: what still comes is dropped */
 } cn_mode;
 
@@ -105,7 +106,7 @@ struct cn_connection {
     cn_bytes stash;  /* received, not looked at yet: pipelined requests, a partial preface */
     cn_tls *tls;
     cn_h1 h1;
-    cn_exchange *current; /* HTTP/1 */
+    cn_exchange *current; /* HTTP/1 and bytes */
     uint64_t discarded_bytes; /* HTTP/1: of a request that has its answer; lingering: of anything */
     bool is_discarding;
     cn_h2 *h2;
@@ -181,7 +182,7 @@ const cn_listener_config *cn_listener_get_config(const cn_listener *listener);
 void cn_listener_forget(cn_listener *listener, cn_connection *connection);
 uint32_t cn_client_response_timeout(const cn_client *client);
 uint32_t cn_client_keep_alive(const cn_client *client);
-bool cn_client_uses_h2(const cn_client *client);
+cn_codec cn_client_codec(const cn_client *client);
 const char *cn_client_server_name(const cn_client *client);
 /* The codec is chosen. */
 void cn_client_ready(cn_client *client);

@@ -214,7 +214,10 @@ bool cn_exchange_write(cn_exchange *exchange, const uint8_t *bytes, size_t count
         !(exchange->has_responded || is_client(exchange)))
         return true;
     cn_connection *connection = exchange->connection;
-    if (exchange->stream == NULL)
+    const cn_span span = {bytes, count};
+    if (connection->mode == CN_MODE_BYTES)
+        cn_connection_send(connection, &span, 1);
+    else if (exchange->stream == NULL)
         cn_connection_h1_write(exchange, bytes, count);
     else if (!exchange->out_bodiless)
         cn_h2_write(connection->h2, exchange->stream, bytes, count);

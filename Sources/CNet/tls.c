@@ -90,10 +90,19 @@ static bool set_server_name(SSL *ssl, const char *name)
     return SSL_set_tlsext_host_name(ssl, name) == 1 && SSL_set1_host(ssl, name) == 1;
 }
 
-cn_status cn_tls_create(cn_tls_context *context, const char *server_name, bool offer_h2,
+/* HTTP/2 is offered beside HTTP/1.1; what is not HTTP has no name. */
+static bool offer_codec(SSL *ssl, cn_codec codec)
+{
+    static const uint8_t names[] = "\x02h2\x08http/1.1";
+    if (codec == CN_CODEC_NONE)
+        return true;
+    size_t skipped = codec == CN_CODEC_HTTP2 ? 0 : 3;
+    return SSL_set_alpn_protos(ssl, names + skipped, (unsigned)(sizeof names - 1 - skipped)) == 0;
+}
+
+cn_status cn_tls_create(cn_tls_context *context, const char *server_name, cn_codec codec,
                         cn_tls **tls_p)
 {
-    static const uint8_t both[] = "\x02h2\x08http/1.1";
     cn_tls *tls = calloc(1, sizeof *tls);
     if (tls == NULL)
         return CN_NO_MEMORY;
@@ -111,10 +120,8 @@ cn_status cn_tls_create(cn_tls_context *context, const char *server_name, bool o
     if (cn_tls_context_is_server(context)) {
         SSL_set_accept_state(tls->ssl);
     } else {
-        const uint8_t *protocols = offer_h2 ? both : both + 3;
-        unsigned protocols_count = offer_h2 ? sizeof both - 1 : sizeof both - 4;
         SSL_set_connect_state(tls->ssl);
-        if (SSL_set_alpn_protos(tls->ssl, protocols, protocols_count) != 0 ||
+        if (!offer_codec(tls->ssl, codec) ||
             (server_name != NULL && !set_server_name(tls->ssl, server_name))) {
             cn_tls_destroy(tls);
             return CN_TLS;

@@ -9,9 +9,9 @@
 
 typedef struct cn_tls cn_tls;
 
-/* Clients send and check `server_name`, unless it is NULL; `offer_h2` is for clients. The context
- * is kept. */
-cn_status cn_tls_create(cn_tls_context *context, const char *server_name, bool offer_h2,
+/* Clients send and check `server_name`, unless it is NULL, and offer `codec` by ALPN. The context is
+ * kept. */
+cn_status cn_tls_create(cn_tls_context *context, const char *server_name, cn_codec codec,
                         cn_tls **tls_p);
 void cn_tls_destroy(cn_tls *tls);
 /* Takes ciphertext; it is borrowed until cn_tls_read returned 0 or failed. */

@@ -184,7 +184,7 @@ private final class ClientConnection {
         settings.connect_timeout_ms = configuration.connectTimeout.wholeMilliseconds
         settings.response_timeout_ms = configuration.responseHeadTimeout?.wholeMilliseconds ?? 0
         settings.keep_alive_ms = configuration.idleConnectionLifetime.wholeMilliseconds
-        settings.h2 = configuration.http2
+        settings.codec = configuration.http2 ? CN_CODEC_HTTP2 : CN_CODEC_HTTP1
         var events = cn_client_events()
         events.connected = { user, _ in ClientConnection.from(user).connected() }
         events.available = { user in

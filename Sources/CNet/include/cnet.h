@@ -305,12 +305,18 @@ cn_status cn_address_probe(const char *host, uint16_t port);
 /* One connection to a server. */
 typedef struct cn_client cn_client;
 
+typedef enum cn_codec {
+    CN_CODEC_HTTP1,
+    CN_CODEC_HTTP2, /* plain: prior knowledge; TLS: offered by ALPN */
+    CN_CODEC_NONE,  /* no HTTP: one exchange, whose `body` and writes are the stream's bytes */
+} cn_codec;
+
 typedef struct cn_client_config {
     cn_connection_config connection;
     uint32_t connect_timeout_ms;  /* resolve, connect and TLS together */
     uint32_t response_timeout_ms; /* 0: none. From the request's end to the response's head */
     uint32_t keep_alive_ms;       /* how long the connection may wait for an exchange */
-    bool h2;                      /* plain: prior knowledge; TLS: offered by ALPN */
+    cn_codec codec;
     const char *server_name;      /* TLS name; NULL: the host */
 } cn_client_config;
 
@@ -322,7 +328,7 @@ typedef struct cn_client_events {
     void (*closed)(void *user, cn_status status, const char *detail);
 } cn_client_events;
 
-/* Connects. */
+/* Connects. `host` is a name, a literal, or the path of a Unix socket, which begins with '/'. */
 cn_status cn_client_connect(cn_loop *loop, const char *host, uint16_t port,
                             const cn_client_config *config, const cn_client_events *events,
                             const cn_exchange_events *exchange_events, void *user,
@@ -330,7 +336,8 @@ cn_status cn_client_connect(cn_loop *loop, const char *host, uint16_t port,
 /* The number of exchanges that may be started now. */
 size_t cn_client_capacity(const cn_client *client);
 /* Sends a request's head. body_bytes: -1 unknown (chunked), 0 none (the request is complete),
- * else cn_exchange_write must follow with exactly so many bytes, and cn_exchange_finish. */
+ * else cn_exchange_write must follow with exactly so many bytes, and cn_exchange_finish. Head and
+ * length are not looked at without a codec. */
 cn_status cn_client_start(cn_client *client, const cn_head *head, int64_t body_bytes, void *user,
                           cn_exchange **exchange_p);
 /* Ends with `closed` and CN_CANCELLED; exchanges end first. */

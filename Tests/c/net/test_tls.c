@@ -43,20 +43,21 @@ static cn_status deliver(cn_tls *tls, cn_bytes *wire, size_t step, cn_bytes *pla
     return status;
 }
 
-static void conversation(size_t step, bool offer_h2)
+static void conversation(size_t step, cn_codec codec)
 {
     cn_tls_context *server_context = make_server(), *client_context = make_client();
     cn_tls *server, *client;
     cn_bytes to_server = {0}, to_client = {0}, at_server = {0}, at_client = {0};
-    CHECK(cn_tls_create(server_context, NULL, false, &server) == CN_OK);
-    CHECK(cn_tls_create(client_context, "localhost", offer_h2, &client) == CN_OK);
+    CHECK(cn_tls_create(server_context, NULL, CN_CODEC_HTTP1, &server) == CN_OK);
+    CHECK(cn_tls_create(client_context, "localhost", codec, &client) == CN_OK);
     CHECK(cn_tls_start(client, &to_server) == CN_OK);
     while (cn_bytes_count(&to_server) + cn_bytes_count(&to_client) > 0) {
         CHECK(deliver(server, &to_server, step, &at_server, &to_client) == CN_OK);
         CHECK(deliver(client, &to_client, step, &at_client, &to_server) == CN_OK);
     }
     CHECK(cn_tls_is_ready(server) && cn_tls_is_ready(client));
-    CHECK(cn_tls_chose_h2(server) == offer_h2 && cn_tls_chose_h2(client) == offer_h2);
+    CHECK(cn_tls_chose_h2(server) == (codec == CN_CODEC_HTTP2));
+    CHECK(cn_tls_chose_h2(client) == (codec == CN_CODEC_HTTP2));
     static uint8_t text[50000];
     memset(text, 'x', sizeof text);
     CHECK(cn_tls_write(client, text, sizeof text, &to_server) == CN_OK);
@@ -81,7 +82,7 @@ static void garbage(void)
     cn_tls_context *context = make_server();
     cn_tls *server;
     cn_bytes wire = {0}, plain = {0}, out = {0};
-    CHECK(cn_tls_create(context, NULL, false, &server) == CN_OK);
+    CHECK(cn_tls_create(context, NULL, CN_CODEC_HTTP1, &server) == CN_OK);
     cn_bytes_append_text(&wire, "GET / HTTP/1.1\r\n\r\n");
     CHECK(deliver(server, &wire, 100, &plain, &out) == CN_TLS);
     CHECK(strlen(cn_tls_problem(server)) > 0);
@@ -105,9 +106,9 @@ static void problems_are_told(void)
 
 int main(void)
 {
-    conversation(1, true);
-    conversation(77, false);
-    conversation(1 << 20, true);
+    conversation(1, CN_CODEC_HTTP2);
+    conversation(77, CN_CODEC_HTTP1);
+    conversation(1 << 20, CN_CODEC_NONE);
     garbage();
     problems_are_told();
     return 0;
