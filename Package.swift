@@ -152,7 +152,8 @@ let package = Package(
             cSettings: cSettings),
         .executableTarget(
             name: "perf-gateway", dependencies: ["CRelayFloor", "Core", "Net", "PerfSupport"],
-            path: "perf/gateway", exclude: ["floor", "nginx.conf"], swiftSettings: strict),
+            path: "perf/gateway", exclude: ["envoy.yaml", "floor", "nginx.conf"],
+            swiftSettings: strict),
 
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),

@@ -4,13 +4,14 @@ import Net
 import PerfSupport
 import Synchronization
 
-/// A client that keeps so many requests in flight on one loop, each on a connection of its own.
+/// A client that keeps requests in flight on one loop, each on a connection of its own.
 final class Load: Sendable {
-    /// What every request is, and how long the body of a right answer.
+    /// What every request is, how long the body of a right answer, how many are in flight.
     struct Shape: Sendable {
+        var path: String
         var body: [UInt8]
-        var accept: String
         var answerBytes: Int
+        var concurrentCount: Int
     }
 
     private struct State {
@@ -32,13 +33,13 @@ final class Load: Sendable {
         state = Mutex(State(leftToStart: count, leftToEnd: count))
     }
 
-    /// Sends `count` requests, 16 at a time, and waits for all answers, a minute at most.
+    /// Sends `count` requests and waits for all answers, a minute at most.
     static func run(
         _ shape: Shape, count: Int, to port: UInt16, through client: HTTPClient
     ) throws {
         let load = Load(shape, count: count, port: port, through: client)
         client.loop.execute {
-            for _ in 0..<16 { load.startOne() }
+            for _ in 0..<shape.concurrentCount { load.startOne() }
         }
         guard load.done.wait(timeout: .now() + .seconds(60)) == .success else {
             throw PerfError("port \(port): nothing came back in time")
@@ -56,8 +57,8 @@ final class Load: Sendable {
         }
         guard mayStart else { return }
         let head = HTTPRequestHead(
-            method: "POST", target: "/v1/chat/completions",
-            headers: ["content-type": "application/json", "accept": shape.accept])
+            method: "POST", target: shape.path,
+            headers: ["content-type": "application/json"])
         client.start(
             head, to: SocketAddress(host: "127.0.0.1", port: port), body: .bytes(shape.body),
             delegate: Answer(of: self))

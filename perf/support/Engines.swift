@@ -9,7 +9,7 @@ public enum Engines {
             + "\"model\":\"llmd-sim\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" hello\"},"
             + "\"finish_reason\":null}]}\n\n").utf8)
     /// Events of one streamed answer.
-    public static let eventCount = 256
+    public static let eventCount = 200
     /// A whole answer.
     public static let answer =
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":"
@@ -26,17 +26,19 @@ public enum Engines {
     private static let models = #"{"object":"list","data":[{"id":"llmd-sim","object":"model"}]}"#
 
     /// The body of a chat whose one message has text of so many bytes.
-    public static func chat(textBytes: Int, isStreamed: Bool = false) -> [UInt8] {
+    public static func chat(textBytes: Int) -> [UInt8] {
         let words = "The quick brown fox jumps over the lazy dog, and then it does so again. "
         let text = String(repeating: words, count: textBytes / words.count + 1).prefix(textBytes)
         let message = #"{"role":"user","content":"\#(text)"}"#
-        return Array(
-            #"{"model":"llmd-sim","stream":\#(isStreamed),"max_tokens":16,"messages":[\#(message)]}"#
-                .utf8)
+        return Array(#"{"model":"llmd-sim","max_tokens":16,"messages":[\#(message)]}"#.utf8)
     }
 
-    /// Starts so many servers. A request with the header `accept: text/event-stream` gets
-    /// ``eventCount`` events, one every 2 ms.
+    /// The body of a completion whose answer is streamed.
+    public static let streamedCompletion = Array(
+        #"{"model":"llmd-sim","max_tokens":200,"stream":true,"prompt":"Count to 200."}"#.utf8)
+
+    /// Starts so many servers. A chat gets ``answer``, a completion ``eventCount`` events, one
+    /// every 2 ms.
     public static func start(_ count: Int, on group: EventLoopGroup) throws -> [SocketAddress] {
         try (0..<count).map { _ in
             try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: 0)) {
@@ -44,9 +46,7 @@ public enum Engines {
                 switch exchange.head.path {
                 case "/metrics": exchange.respond(HTTPResponseHead(status: 200), text: page)
                 case "/v1/models": exchange.respond(HTTPResponseHead(status: 200), text: models)
-                default:
-                    return Answer(
-                        isStreamed: exchange.head.headers[first: "accept"] == "text/event-stream")
+                default: return Answer(isStreamed: exchange.head.path == "/v1/completions")
                 }
                 return nil
             }.address

@@ -17,9 +17,9 @@ public func freePorts(_ count: Int) throws -> [UInt16] {
     }
 }
 
-/// Waits until a program that does not tell listens on a port, 5 seconds at most.
+/// Waits until a program that does not tell listens on a port, 30 seconds at most.
 public func waitForListener(on port: UInt16) throws {
-    for _ in 0..<500 {
+    for _ in 0..<3000 {
         let socket = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(socket) }
         var (address, length) = loopback(port: port)
