@@ -85,7 +85,9 @@ let package = Package(
 
         // The router.
         room("KVIndex", ["Core", "Hashing", "Scan"]),
-        room("KVIndexIO", ["Core", "KVIndex", "Messaging", "Net", "Telemetry", logging]),
+        room(
+            "KVIndexIO",
+            ["Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry", logging]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
             "SchedulingPlugins",
@@ -147,6 +149,12 @@ let package = Package(
                 "RequestPipeline", "Scheduling", "SchedulingPlugins", "Telemetry",
             ],
             path: "perf/router", exclude: ["ends", "peer"], swiftSettings: strict),
+        .executableTarget(
+            name: "perf-redis",
+            dependencies: [
+                "Core", "KVIndexIO", "Net", "PerfSupport", "RedisClient", "Telemetry", logging,
+            ],
+            path: "perf/redis", swiftSettings: strict),
         .target(
             name: "CRelayFloor", dependencies: ["CUV"], path: "perf/gateway/floor",
             cSettings: cSettings),
@@ -174,7 +182,10 @@ let package = Package(
         tests(of: "KVIndex", ["Core", "Hashing", "Scan"], fixtures: true),
         tests(
             of: "KVIndexIO",
-            ["Core", "Hashing", "KVIndex", "Messaging", "Net", "Scan", "Telemetry", logging]),
+            [
+                "Core", "Hashing", "KVIndex", "LoopbackSupport", "Messaging", "Net",
+                "RedisClient", "Scan", "Telemetry", logging,
+            ]),
         tests(of: "Messaging", ["Core", "Net"]),
         tests(
             of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],

@@ -181,7 +181,10 @@ import Testing
         #expect(try await client.send([["SET", "a", "1"]]) == [.error(.outOfMemory)])
         try await client.finish()
 
-        let cluster = try RedisServer(["--cluster-enabled", "yes"])
+        // The default port of the bus, 10000 above the other, may not exist.
+        let cluster = try RedisServer([
+            "--cluster-enabled", "yes", "--cluster-port", "\(try RedisServer.freePort())",
+        ])
         let other = try await Harness(cluster)
         try await other.ready()
         #expect(try await other.send([["GET", "a"]]) == [.error(.cluster)])
