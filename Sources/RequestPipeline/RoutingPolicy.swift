@@ -24,7 +24,7 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
                 ("prefix-cache-scorer", 3), ("active-request-scorer", 2), ("queue-scorer", 1),
                 ("kv-cache-utilization-scorer", 1),
             ]
-            prefillScorers = [("prefill-cost-scorer", 1)]
+            prefillScorers = [("prefix-cache-scorer", 1), ("prefill-cost-scorer", 1)]
         case .load:
             decodeScorers = [
                 ("active-request-scorer", 2), ("queue-scorer", 2),
