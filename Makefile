@@ -4,7 +4,7 @@ SWIFT_BUILD := swift build -c release --no-color-diagnostics
 VENV        := .venv
 LLMD        := .build/release/llmd
 
-.PHONY: help setup build up test test-c test-swift test-e2e bench lint fuzz clean
+.PHONY: help setup build up test test-c test-swift test-e2e bench lint fuzz soak clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -53,6 +53,15 @@ lint: setup
 ## make fuzz    a minute of fuzzing over every parser of outside bytes
 fuzz: setup
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-10} Tests/c/run fuzz
+	$(SWIFT_BUILD) --build-tests
+	KVINDEX_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} swift test -c release --skip-build \
+	    --filter HostileEventTests
+
+## make soak    the index against simulated engines, 1,000 seeds
+soak: setup
+	$(SWIFT_BUILD) --build-tests
+	KVINDEX_SEEDS=$${KVINDEX_SEEDS:-1000} swift test -c release --skip-build \
+	    --filter SimulationTests
 
 ## make clean   remove what was built
 clean:

@@ -69,6 +69,7 @@ let package = Package(
         // The C performance core.
         core("CScan"),
         core("CHashing"),
+        core("CKVIndex"),
         core("CTransfer"),
         core("CNet", ["CUV", "CNGHTTP2", "COpenSSL"]),
 
@@ -84,7 +85,7 @@ let package = Package(
         room("Configuration", [yams], settings: safe),
 
         // The router.
-        room("KVIndex", ["Core", "Hashing", "Scan"]),
+        room("KVIndex", ["CKVIndex", "Core", "Hashing", "Scan"]),
         room(
             "KVIndexIO",
             ["Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry", logging]),
@@ -134,6 +135,10 @@ let package = Package(
         .target(
             name: "LoopbackSupport", dependencies: ["Core", "Net"], path: "Tests/Support",
             swiftSettings: strict),
+        .executableTarget(
+            name: "perf-index",
+            dependencies: ["Core", "Hashing", "KVIndex", "PerfSupport", "Scan"],
+            path: "perf/index", exclude: ["peer.py"], swiftSettings: strict),
         .target(name: "CTransferFloor", path: "perf/transfer/floor", cSettings: cSettings),
         .executableTarget(
             name: "perf-transfer",

@@ -127,11 +127,28 @@ cs_status cs_mp_skip(const uint8_t *bytes, size_t bytes_count, size_t *at_p)
     return CS_OK;
 }
 
+/* The bytes of the longest integer, first byte included. */
+enum { INTEGER_BYTES = 9 };
+
 cs_status cs_mp_token_ids(
     const uint8_t *bytes, size_t bytes_count, size_t *at_p, uint32_t count, uint32_t *out)
 {
     size_t at = *at_p;
     for (uint32_t i = 0; i < count; i++) {
+        /* Without a branch on the width, which differs from token to token: a fixint, or 1, 2 or 4
+         * bytes behind 0xcc to 0xce. */
+        if (bytes_count - at >= INTEGER_BYTES) {
+            uint8_t first = bytes[at];
+            unsigned code = first - 0xccu;
+            bool is_fixint = first < 0x80;
+            if (is_fixint || code <= 2) {
+                unsigned size = is_fixint ? 0 : 1u << code;
+                uint64_t behind = big_endian(bytes + at + 1, 8);
+                out[i] = (uint32_t)(behind >> 1 >> (63 - 8 * size)) | (is_fixint ? first : 0u);
+                at += 1 + size;
+                continue;
+            }
+        }
         cs_mp_item item;
         cs_status status = cs_mp_next(bytes, bytes_count, &at, &item);
         if (status != CS_OK)
@@ -139,6 +156,33 @@ cs_status cs_mp_token_ids(
         if (item.kind != CS_MP_UINT || item.unsigned_value > UINT32_MAX)
             return CS_TOKEN_ID;
         out[i] = (uint32_t)item.unsigned_value;
+    }
+    *at_p = at;
+    return CS_OK;
+}
+
+cs_status cs_mp_words(
+    const uint8_t *bytes, size_t bytes_count, size_t *at_p, uint32_t count, uint64_t *out)
+{
+    size_t at = *at_p;
+    for (uint32_t i = 0; i < count; i++) {
+        if (bytes_count - at >= INTEGER_BYTES && (bytes[at] == 0xcf || bytes[at] == 0xd3)) {
+            out[i] = big_endian(bytes + at + 1, 8);
+            at += INTEGER_BYTES;
+            continue;
+        }
+        cs_mp_item item;
+        cs_status status = cs_mp_next(bytes, bytes_count, &at, &item);
+        if (status != CS_OK)
+            return status;
+        if (item.kind == CS_MP_BINARY && item.count > 0) {
+            unsigned size = item.count < 8 ? item.count : 8;
+            out[i] = big_endian(bytes + item.start_bytes + item.count - size, size);
+        } else if (item.kind == CS_MP_UINT || item.kind == CS_MP_INT) {
+            out[i] = item.unsigned_value;
+        } else {
+            return CS_KIND;
+        }
     }
     *at_p = at;
     return CS_OK;

@@ -21,25 +21,30 @@ struct EndpointArray<Value> {
 
 extension EndpointArray: Sendable where Value: Sendable {}
 
-/// The endpoints by name and by number.
+/// The endpoints by name and by number, and the groups of hybrid models, which take numbers too.
 struct EndpointRegistry {
     struct Record {
         let name: String
         var parked = ParkedStores()
-        var indexedGroup: IndexedGroup?
+        /// The group that stands for the endpoint itself; nil until one is seen.
+        var mainGroup: Group?
+        /// The others, each a holder of its own.
+        var groups: [HybridGroup] = []
+        var counters = EndpointCounters()
     }
 
-    /// The one KV-cache group whose events are indexed: all groups of an engine hash alike, so
-    /// that a removal from another group would hide a block that is still there.
-    enum IndexedGroup: Equatable {
+    /// A group that is a holder of its own.
+    struct HybridGroup {
+        let id: Int?
+        let holder: UInt16
+        let rule: GroupRule
+    }
+
+    /// A KV-cache group as events name it.
+    enum Group: Equatable {
         case unnamed
         case named(Int)
     }
-
-    /// Keeps the engine hashes of endpoints apart: equal hashes of two engines may stand for
-    /// different blocks.
-    private(set) var salts = EndpointArray<UInt64>()
-    var counters = EndpointArray<EndpointCounters>()
 
     private var handles: [String: EndpointHandle] = [:]
     private var records: [Record?] = []
@@ -78,21 +83,22 @@ struct EndpointRegistry {
 
     /// Gives a new name its number.
     mutating func insert(_ name: String) throws(KVIndexError) -> EndpointHandle {
-        let handle: EndpointHandle
-        let isFull = records.count == KVIndex.maximumEndpointCount
-        if free.count > (isFull ? 0 : Self.restingCount) {
-            handle = EndpointHandle(index: free.removeFirst())
-            records[Int(handle.index)] = Record(name: name)
-        } else if !isFull {
-            handle = EndpointHandle(index: UInt16(records.count))
-            records.append(Record(name: name))
-        } else {
+        guard count < KVIndex.maximumEndpointCount, let number = takeNumber() else {
             throw .tooManyEndpoints
         }
-        salts.set(.random(in: 0 ... .max), for: handle)
-        counters.set(EndpointCounters(), for: handle)
+        let handle = EndpointHandle(index: number)
+        records[Int(number)] = Record(name: name)
         handles[name] = handle
         return handle
+    }
+
+    /// A number for an endpoint or a group; nil if all are in use.
+    mutating func takeNumber() -> UInt16? {
+        let isFull = records.count == BlockTables.holderLimit - 1
+        if free.count > (isFull ? 0 : Self.restingCount) { return free.removeFirst() }
+        guard !isFull else { return nil }
+        records.append(nil)
+        return UInt16(records.count - 1)
     }
 
     /// Takes the name away, so that a new endpoint may have it; the record stays.
@@ -101,8 +107,9 @@ struct EndpointRegistry {
         if handles[name] == endpoint { handles[name] = nil }
     }
 
-    /// Frees the number of an endpoint that holds nothing more.
+    /// Frees the numbers of an endpoint that holds nothing more, and of its groups.
     mutating func remove(_ endpoint: EndpointHandle) {
+        free.append(contentsOf: self[endpoint].groups.map(\.holder))
         records[Int(endpoint.index)] = nil
         free.append(endpoint.index)
     }

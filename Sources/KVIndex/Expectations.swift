@@ -1,10 +1,10 @@
 import Core
 
-/// Blocks that endpoints are about to hold, in the order in which the expectation ends.
+/// Blocks that holders are about to hold, in the order in which the expectation ends.
 struct Expectations {
     struct Expectation {
         var until: MonotonicTime
-        var resident: Resident
+        var holder: UInt16
         var keys: [UInt64]
     }
 
@@ -13,6 +13,9 @@ struct Expectations {
     private(set) var keyCount = 0
 
     var byteCount: Int { 8 * keyCount + list.capacity * MemoryLayout<Expectation>.stride }
+
+    /// When the next one ends.
+    var nextEnd: MonotonicTime? { head < list.count ? list[head].until : nil }
 
     mutating func insert(_ expectation: Expectation) {
         // They come nearly in order: the right place is near the end.
@@ -37,10 +40,10 @@ struct Expectations {
         return first
     }
 
-    /// Takes out all that concern an endpoint.
-    mutating func remove(_ resident: Resident) -> [Expectation] {
-        let taken = list[head...].filter { $0.resident == resident }
-        list = list[head...].filter { $0.resident != resident }
+    /// Takes out all that concern a holder.
+    mutating func remove(at holder: UInt16) -> [Expectation] {
+        let taken = list[head...].filter { $0.holder == holder }
+        list = list[head...].filter { $0.holder != holder }
         head = 0
         keyCount -= taken.reduce(0) { $0 + $1.keys.count }
         return taken

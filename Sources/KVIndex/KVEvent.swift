@@ -97,10 +97,22 @@ public struct BlocksStored: Equatable, Sendable {
     public package(set) var cacheSalt: String?
     /// The KV-cache group of a hybrid model.
     public package(set) var group: Int?
-    /// Whether the blocks are of a kind of attention that reads the whole prefix.
-    public package(set) var isFullAttention = true
+    /// What its layers read of a prefix.
+    public package(set) var attention = AttentionKind.full
 
     package init() {}
+}
+
+/// What the layers of a KV-cache group read of a prefix (`kv_cache_spec_kind`).
+public enum AttentionKind: Equatable, Sendable {
+    /// All of it.
+    case full
+    /// Its last tokens; nil where the event does not tell how many.
+    case slidingWindow(tokenCount: Int?)
+    /// A state that stands for all of it, kept at the end of some blocks (Mamba).
+    case state
+    /// Something that no prefix cache can reuse block by block.
+    case other
 }
 
 /// Blocks that left a tier (`BlockRemoved`).

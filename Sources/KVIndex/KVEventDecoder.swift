@@ -57,13 +57,13 @@ public enum KVEventDecoder {
     /// The fields that matter here.
     private enum Field {
         case blockHashes, parent, tokenIDs, blockSize, loraID, medium, loraName, extraKeys
-        case group, attention, locality, cacheSalt
+        case group, attention, window, locality, cacheSalt
     }
 
     /// The order of positional encodings; nil for what is passed over.
     private static let storedOrder: [Field?] = [
         .blockHashes, .parent, .tokenIDs, .blockSize, .loraID, .medium, .loraName, .extraKeys,
-        .group, .attention, nil, .locality,
+        .group, .attention, .window, .locality,
     ]
     private static let removedOrder: [Field?] = [.blockHashes, .medium, .group, .locality]
 
@@ -76,7 +76,8 @@ public enum KVEventDecoder {
         ("block_hashes", .blockHashes), ("parent_block_hash", .parent), ("token_ids", .tokenIDs),
         ("block_size", .blockSize), ("lora_id", .loraID), ("medium", .medium),
         ("lora_name", .loraName), ("extra_keys", .extraKeys), ("group_idx", .group),
-        ("kv_cache_spec_kind", .attention), ("locality", .locality), ("cache_salt", .cacheSalt),
+        ("kv_cache_spec_kind", .attention), ("kv_cache_spec_sliding_window", .window),
+        ("locality", .locality), ("cache_salt", .cacheSalt),
     ]
 
     /// What the fields of an event add up to.
@@ -84,6 +85,7 @@ public enum KVEventDecoder {
         var stored = BlocksStored()
         var isRemote = false
         var hasHashes = false
+        var windowTokenCount: Int?
     }
 
     private static func decodeEvent(
@@ -114,6 +116,9 @@ public enum KVEventDecoder {
             return
         }
         if fields.isRemote { fields.stored.tier = .remote }
+        if case .slidingWindow = fields.stored.attention {
+            fields.stored.attention = .slidingWindow(tokenCount: fields.windowTokenCount)
+        }
         guard type == .cleared || fields.hasHashes else {
             throw ScanError(offset: start, reason: .expectedValue)
         }
@@ -154,7 +159,10 @@ public enum KVEventDecoder {
         switch field {
         case .blockHashes:
             fields.hasHashes = true
-            fields.stored.hashes = try decodeHashes(&reader, &batch)
+            // Digests count by their last 8 bytes: what vLLM sends as an integer by default.
+            let first = batch.hashes.count
+            try reader.words(into: &batch.hashes)
+            fields.stored.hashes = first..<batch.hashes.count
         case .parent: fields.stored.parent = try hash(&reader)
         case .tokenIDs:
             let first = batch.tokens.count
@@ -166,14 +174,23 @@ public enum KVEventDecoder {
         case .loraName: fields.stored.loraName = try reader.string()
         case .extraKeys: fields.stored.extraKeys = try decodeExtraKeys(&reader, &batch)
         case .group: fields.stored.group = try integer(&reader)
-        case .attention:
-            let kind = try reader.stringBytes()
-            fields.stored.isFullAttention =
-                kind.equals("full_attention") || kind.equals("mla_attention")
-                || kind.equals("sink_full_attention")
+        case .attention: fields.stored.attention = attention(named: try reader.stringBytes())
+        case .window: fields.windowTokenCount = try integer(&reader)
         case .locality: fields.isRemote = try reader.stringBytes().equals("REMOTE")
         case .cacheSalt: fields.stored.cacheSalt = try reader.string()
         }
+    }
+
+    private static func attention(named name: UnsafeRawBufferPointer) -> AttentionKind {
+        if name.equals("full_attention") || name.equals("mla_attention")
+            || name.equals("sink_full_attention")
+        {
+            return .full
+        }
+        if name.equals("sliding_window") || name.equals("sliding_window_mla") {
+            return .slidingWindow(tokenCount: nil)
+        }
+        return name.equals("mamba") ? .state : .other
     }
 
     /// Mediums of vLLM and SGLang; what is not known is taken for the slowest.
@@ -182,14 +199,6 @@ public enum KVEventDecoder {
         if name.equals("CPU") || name.equals("CPU_PINNED") { return .cpu }
         if name.equals("STORAGE") || name.equals("DISK") || name.equals("FS") { return .disk }
         return .remote
-    }
-
-    private static func decodeHashes(
-        _ reader: inout MessagePackReader, _ batch: inout KVEventBatch
-    ) throws(ScanError) -> Range<Int> {
-        let first = batch.hashes.count
-        for _ in 0..<(try reader.arrayCount()) { batch.hashes.append(try hash(&reader)) }
-        return first..<batch.hashes.count
     }
 
     /// A hash of either signedness, or the last 8 bytes, big-endian, of a digest: what vLLM sends
@@ -265,7 +274,8 @@ public enum KVEventDecoder {
 
 extension UnsafeRawBufferPointer {
     fileprivate func equals(_ text: StaticString) -> Bool {
-        count == text.utf8CodeUnitCount
-            && elementsEqual(UnsafeRawBufferPointer(start: text.utf8Start, count: count))
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where self[index] != text.utf8Start[index] { return false }
+        return true
     }
 }

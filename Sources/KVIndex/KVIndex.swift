@@ -10,8 +10,8 @@ import Synchronization
 /// the engines do not matter. The model's name, or the LoRA adapter's, is part of each key.
 ///
 /// May be used from any thread; events, clearing and removal of one endpoint must come one at a
-/// time. One lock
-/// guards the index: a lookup holds it for its walk, an event for some 64 blocks at a time.
+/// time. Lookups take no lock and wait for nobody. Events take one, each for its own time, and so
+/// do readings of counters.
 public final class KVIndex: Sendable {
     /// How many endpoints the index can hold at a time.
     public static let maximumEndpointCount = 8000
@@ -55,16 +55,35 @@ public final class KVIndex: Sendable {
         public var storesSkippedCount = 0
         /// Removals of blocks that the index did not know.
         public var removalsSkippedCount = 0
+        /// Blocks that stay out because the first 44 bits of their key, scattered, are another's.
+        public var conflictCount = 0
     }
 
     /// As given at the start.
     public let configuration: Configuration
 
-    private let state: Mutex<IndexState>
+    private let tables: BlockTables
+    private let writer: Mutex<IndexWriter>
     private let hashers = Mutex<[String: RequestKeyHasher]>([:])
+    /// What `expect` was told; whoever has the lock next notes it, so that no request waits for an
+    /// event.
+    private let expected = Mutex<[Expected]>([])
+    private let expectedCount = Atomic<Int>(0)
+    /// When the next expectation ends, in nanoseconds.
+    private let nextEnd = Atomic<UInt64>(.max)
+    /// Past the highest number of an endpoint.
+    private let endpointLimit = Atomic<Int>(0)
+    private let lookupCount = Atomic<Int>(0)
+    private let lookupHitCount = Atomic<Int>(0)
 
-    /// Blocks of one event that are applied before lookups get their turn.
-    private static let stepCount = 64
+    private struct Expected {
+        var keys: [UInt64]
+        var endpoint: EndpointHandle
+        var until: MonotonicTime
+    }
+
+    /// Requests whose expectations wait while one event is applied; further ones are not noted.
+    private static let maximumExpectedCount = 1024
     /// Hashers of different models that are kept; the names come from engines.
     private static let maximumHasherCount = 1024
     private static let minimumBytes = 1 << 20
@@ -83,10 +102,14 @@ public final class KVIndex: Sendable {
         } catch {
             throw .configuration(error.description)
         }
+        guard let tables = BlockTables(maximumBytes: configuration.maximumBytes) else {
+            throw .configuration("no memory for an index")
+        }
         self.configuration = configuration
-        state = Mutex(
-            IndexState(
-                maximumBytes: configuration.maximumBytes,
+        self.tables = tables
+        writer = Mutex(
+            IndexWriter(
+                tables: tables, blockSize: configuration.blockSize,
                 maximumParkedBlockCount: configuration.maximumParkedBlockCount))
     }
 
@@ -112,101 +135,133 @@ public final class KVIndex: Sendable {
     ///
     /// - Throws: ``KVIndexError/tooManyEndpoints``.
     public func register(_ name: String) throws(KVIndexError) -> EndpointHandle {
-        try state.withLock { state throws(KVIndexError) in
-            if let known = state.endpoints[name] { return known }
-            let handle = try state.endpoints.insert(name)
-            state.sets.widen(for: Int(handle.index))
+        try writer.withLock { writer throws(KVIndexError) in
+            if let known = writer.endpoints[name] { return known }
+            let handle = try writer.endpoints.insert(name)
+            endpointLimit.store(writer.endpoints.limit, ordering: .releasing)
             return handle
         }
     }
 
     /// The handle of a registered endpoint.
     public func endpoint(named name: String) -> EndpointHandle? {
-        state.withLock { $0.endpoints[name] }
+        writer.withLock { $0.endpoints[name] }
     }
 
-    /// Drops an endpoint with all that it holds. Its handle is invalid from now on.
+    /// Drops an endpoint with all that it holds: no lookup that begins from now on sees any of it.
+    /// Its handle is invalid.
     public func remove(_ endpoint: EndpointHandle) {
-        let isKnown = state.withLock { state in
-            guard state.endpoints.contains(endpoint) else { return false }
-            state.endpoints.forgetName(of: endpoint)
-            state.endExpectations(at: endpoint)
+        let isKnown = writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return false }
+            writer.endpoints.forgetName(of: endpoint)
+            writer.beginClearing(endpoint)
             return true
         }
         guard isKnown else { return }
-        clear(endpoint)
-        state.withLock { state in
-            // A late expectation may have slipped in between.
-            state.endExpectations(at: endpoint)
-            state.endpoints.remove(endpoint)
-        }
+        while write({ $0.clearSome(of: endpoint) }) {}
+        write { $0.remove(endpoint) }
     }
 
-    /// Drops all blocks of an endpoint: its engine restarted, or dropped them itself.
+    /// Drops all blocks of an endpoint: its engine restarted, or dropped them itself. No lookup
+    /// that begins from now on sees any of them.
     public func clear(_ endpoint: EndpointHandle) {
-        let isKnown = state.withLock { state in
-            guard state.endpoints.contains(endpoint) else { return false }
-            state.beginClearing(endpoint)
+        let isKnown = writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return false }
+            writer.beginClearing(endpoint)
             return true
         }
         guard isKnown else { return }
-        repeat {
-            var cursor = FlatTable<EngineBlock>.Cursor()
-            while state.withLock({ $0.clearSome(of: endpoint, from: &cursor) }) {}
-        } while state.withLock({ $0.endpoints.counters[endpoint].blockCount > 0 })
+        while write({ $0.clearSome(of: endpoint) }) {}
+        write { $0.endClearing(endpoint) }
     }
 
     /// What the index has seen of an endpoint; nil if it is not registered.
     public func counters(of endpoint: EndpointHandle) -> EndpointCounters? {
-        state.withLock { state in
-            guard state.endpoints.contains(endpoint) else { return nil }
-            var counters = state.endpoints.counters[endpoint]
-            counters.parkedCount = state.endpoints[endpoint].parked.storeCount
-            return counters
+        writer.withLock { writer in
+            writer.endpoints.contains(endpoint) ? writer.counters(of: endpoint) : nil
         }
     }
 
     /// The state of the whole index.
     public var statistics: Statistics {
-        state.withLock { state in
-            Statistics(
-                byteCount: state.byteCount, blockCount: state.blocks.count,
-                engineBlockCount: state.engineBlocks.count, endpointCount: state.endpoints.count,
-                admissionCount: state.admissionCount, evictionCount: state.evictionCount,
-                lookupCount: state.lookupCount, lookupHitCount: state.lookupHitCount,
-                storesSkippedCount: state.storesSkippedCount,
-                removalsSkippedCount: state.removalsSkippedCount)
+        writer.withLock { writer in
+            var statistics = tables.statistics
+            statistics.byteCount += writer.otherBytes
+            statistics.endpointCount = writer.endpoints.count
+            statistics.admissionCount = writer.admissionCount
+            statistics.lookupCount = lookupCount.load(ordering: .relaxed)
+            statistics.lookupHitCount = lookupHitCount.load(ordering: .relaxed)
+            statistics.storesSkippedCount = writer.storesSkippedCount
+            statistics.removalsSkippedCount = writer.removalsSkippedCount
+            return statistics
         }
     }
 
     // MARK: - Lookups
 
-    /// How long a prefix of a prompt each endpoint holds.
+    /// How long a prefix of a prompt each endpoint holds. Takes no lock.
     ///
     /// - Parameters:
     ///   - keys: the request keys of the prompt's full blocks, in order.
-    ///   - now: ends expectations whose time is over.
+    ///   - now: ends expectations whose time is over, unless an event is being applied: then they
+    ///     end with it.
     ///   - matches: overwritten with the result.
     public func match(
         _ keys: Span<UInt64>, at now: MonotonicTime, into matches: inout PrefixMatches
     ) {
-        keys.withUnsafeBufferPointer { keys in
-            state.withLock { state in
-                state.endExpectations(by: now)
-                state.match(keys, into: &matches)
+        if nextEnd.load(ordering: .relaxed) <= now.nanoseconds {
+            _ = writer.withLockIfAvailable { writer in
+                writer.endExpectations(by: now)
+                publishNextEnd(writer)
             }
         }
+        keys.withUnsafeBufferPointer { keys in
+            matches.find(
+                keys, in: tables, endpointLimit: endpointLimit.load(ordering: .acquiring))
+        }
+        lookupCount.add(1, ordering: .relaxed)
+        if !matches.endpoints.isEmpty { lookupHitCount.add(1, ordering: .relaxed) }
     }
 
     /// Tells that a request was sent to an endpoint, which will hold the prompt's blocks soon: a
     /// burst of equal prompts follows the first one before its events arrive. Lookups count such
-    /// blocks as the GPU's until `until`.
+    /// blocks as the GPU's until `until`. Does not wait: while an event is being applied it is
+    /// noted after it.
     public func expect(
         _ keys: Span<UInt64>, at endpoint: EndpointHandle, until: MonotonicTime
     ) {
-        keys.withUnsafeBufferPointer { keys in
-            state.withLock { $0.expect(keys, at: endpoint, until: until) }
+        let keys = keys.withUnsafeBufferPointer(Array.init)
+        expected.withLock { expected in
+            guard expected.count < Self.maximumExpectedCount else { return }
+            expected.append(Expected(keys: keys, endpoint: endpoint, until: until))
+            expectedCount.store(expected.count, ordering: .releasing)
         }
+        noteExpected()
+    }
+
+    /// Who finds the lock taken leaves the work to its holder, who looks again after giving it up.
+    private func noteExpected() {
+        while expectedCount.load(ordering: .acquiring) > 0 {
+            let isDone: Void? = writer.withLockIfAvailable { writer in
+                let list = expected.withLock { expected in
+                    defer {
+                        expected.removeAll()
+                        expectedCount.store(0, ordering: .releasing)
+                    }
+                    return expected
+                }
+                for item in list {
+                    writer.expect(item.keys, at: item.endpoint, until: item.until)
+                }
+                publishNextEnd(writer)
+            }
+            guard isDone != nil else { return }
+        }
+    }
+
+    private func publishNextEnd(_ writer: IndexWriter) {
+        nextEnd.store(
+            writer.expectations.nextEnd?.nanoseconds ?? .max, ordering: .relaxed)
     }
 
     // MARK: - Events
@@ -216,124 +271,29 @@ public final class KVIndex: Sendable {
     /// - Parameter model: what the engine serves, as requests name it; a LoRA adapter's name, which
     ///   the events tell, takes its place.
     public func apply(_ batch: KVEventBatch, from endpoint: EndpointHandle, model: String) {
-        guard state.withLock({ $0.endpoints.contains(endpoint) }) else { return }
         for event in batch.events {
             switch event {
-            case .stored(let stored): store(stored, in: batch, at: endpoint, model: model)
-            case .removed(let removed): remove(removed, in: batch, at: endpoint)
+            case .stored(let stored):
+                let model = stored.loraName ?? model
+                let hasher = hasher(model: model)
+                write { writer in
+                    guard writer.endpoints.contains(endpoint) else { return }
+                    writer.store(stored, in: batch, at: endpoint, model: model, hasher)
+                }
+            case .removed(let removed):
+                write { writer in
+                    guard writer.endpoints.contains(endpoint) else { return }
+                    writer.remove(removed, in: batch, at: endpoint)
+                }
             case .allCleared: clear(endpoint)
             }
         }
     }
 
-    private func remove(
-        _ removed: BlocksRemoved, in batch: KVEventBatch, at endpoint: EndpointHandle
-    ) {
-        forEachStep(of: removed.hashes) { state, step in
-            // A removal without a group concerns all of them.
-            let isIndexed =
-                removed.group == nil
-                || state.isIndexed(group: removed.group, isFullAttention: true, at: endpoint)
-            for position in step where isIndexed {
-                state.remove(batch.hashes[position], at: endpoint, from: removed.tier)
-            }
-        }
-    }
-
-    private func store(
-        _ stored: BlocksStored, in batch: KVEventBatch, at endpoint: EndpointHandle, model: String
-    ) {
-        guard isIndexable(stored, at: endpoint) else {
-            return state.withLock { $0.skipStores(stored.hashes.count, at: endpoint) }
-        }
-        guard !stored.tokens.isEmpty else {
-            return forEachStep(of: stored.hashes) { state, step in
-                for position in step {
-                    state.storePlace(batch.hashes[position], at: endpoint, in: stored.tier)
-                }
-            }
-        }
-        let hasher = hasher(model: stored.loraName ?? model)
-        guard let start = start(of: stored, in: batch, at: endpoint, model: model, hasher) else {
-            return
-        }
-        let path = RequestKeyPath(stored, in: batch, from: start, hasher: hasher)
-        forEachStep(of: stored.hashes) { state, step in
-            for position in step {
-                let index = position - stored.hashes.lowerBound
-                let isStored = state.store(
-                    batch.hashes[position], index, of: path, at: endpoint, in: stored.tier)
-                if isStored {
-                    state.endpoints.counters[endpoint].storedCount += 1
-                } else {
-                    state.skipStores(1, at: endpoint)
-                }
-            }
-        }
-        for position in stored.hashes {
-            unpark(childrenOf: batch.hashes[position], at: endpoint)
-        }
-    }
-
-    /// Whether the store tells what the index needs, in a group that it indexes.
-    private func isIndexable(_ stored: BlocksStored, at endpoint: EndpointHandle) -> Bool {
-        // Engines before vLLM 0.14 number adapters: keys under the base model's name would be
-        // false.
-        if stored.loraID != nil, stored.loraName == nil { return false }
-        let (tokenCount, overflow) = stored.hashes.count.multipliedReportingOverflow(
-            by: stored.blockSize)
-        let isDense = !overflow && tokenCount == stored.tokens.count && !stored.hashes.isEmpty
-        let keyCount = stored.blockSize / configuration.blockSize
-        guard stored.tokens.isEmpty || isDense, keyCount < EngineBlock.maximumKeyCount else {
-            return false
-        }
-        return state.withLock {
-            $0.isIndexed(
-                group: stored.group, isFullAttention: stored.isFullAttention, at: endpoint)
-        }
-    }
-
-    /// Where the store's sequence goes on; nil, and the store parked, if its parent is not known.
-    private func start(
-        of stored: BlocksStored, in batch: KVEventBatch, at endpoint: EndpointHandle,
-        model: String, _ hasher: RequestKeyHasher
-    ) -> SequencePoint? {
-        guard let parent = stored.parent else {
-            return SequencePoint(key: hasher.root, tail: nil, isStart: true)
-        }
-        return state.withLock { state in
-            if let point = state.point(after: parent, of: endpoint) { return point }
-            state.park(stored, in: batch, model: model, under: parent, at: endpoint)
-            return nil
-        }
-    }
-
-    /// Applies the stores that waited for a block, and what happened to their blocks since.
-    private func unpark(childrenOf hash: UInt64, at endpoint: EndpointHandle) {
-        let waiting = state.withLock { $0.takeParked(childrenOf: hash, at: endpoint) }
-        for parked in waiting {
-            store(parked.event, in: parked.batch, at: endpoint, model: parked.model)
-            state.withLock { state in
-                for change in parked.later {
-                    if change.isStore {
-                        state.storePlace(change.hash, at: endpoint, in: change.tier)
-                    } else {
-                        state.remove(change.hash, at: endpoint, from: change.tier)
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives `body` some positions at a time, under the lock.
-    private func forEachStep(
-        of range: Range<Int>, _ body: (inout IndexState, Range<Int>) -> Void
-    ) {
-        var position = range.lowerBound
-        while position < range.upperBound {
-            let end = min(position + Self.stepCount, range.upperBound)
-            state.withLock { body(&$0, position..<end) }
-            position = end
-        }
+    @discardableResult
+    private func write<Result: Sendable>(_ body: (inout IndexWriter) -> Result) -> Result {
+        let result = writer.withLock { body(&$0) }
+        noteExpected()
+        return result
     }
 }

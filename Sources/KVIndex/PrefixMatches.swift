@@ -37,42 +37,54 @@ public struct PrefixMatches: Sendable {
     public private(set) var blockCount = 0
     /// The endpoints that hold the first block.
     public var endpoints: some Collection<EndpointHandle> {
-        matched.lazy.map(EndpointHandle.init(index:))
+        matched.prefix(matchedCount).lazy.map(EndpointHandle.init(index:))
     }
 
-    private var counts: [SIMD4<UInt32>] = []
+    /// Four per endpoint.
+    private var counts: [UInt32] = []
     private var matched: [UInt16] = []
-    /// Endpoints that match all blocks so far, while the walk lists them.
-    var alive: [UInt16] = []
-    /// The same as bits, while the walk meets only blocks with sets.
-    var aliveBits: [UInt64] = []
+    private var matchedCount = 0
+    private var words: [UInt64] = []
 
     /// No matches.
     public init() {}
 
     /// The match of an endpoint; empty for one that the index does not know.
     public subscript(endpoint: EndpointHandle) -> PrefixMatch {
-        let index = Int(endpoint.index)
-        return PrefixMatch(countsByTier: index < counts.count ? counts[index] : .zero)
+        let first = Int(endpoint.index) * Self.tierCount
+        guard first < counts.count else { return PrefixMatch(countsByTier: .zero) }
+        return PrefixMatch(
+            countsByTier: SIMD4(
+                counts[first], counts[first + 1], counts[first + 2], counts[first + 3]))
     }
 
-    mutating func reset(blockCount: Int, endpointLimit: Int) {
-        for index in matched { counts[Int(index)] = .zero }
-        matched.removeAll(keepingCapacity: true)
-        alive.removeAll(keepingCapacity: true)
-        if counts.count < endpointLimit {
-            counts.append(
-                contentsOf: repeatElement(.zero, count: endpointLimit - counts.count))
+    private static let tierCount = Tier.allCases.count
+
+    /// Looks `keys` up; endpoints from `endpointLimit` on are not seen.
+    mutating func find(
+        _ keys: UnsafeBufferPointer<UInt64>, in tables: BlockTables, endpointLimit: Int
+    ) {
+        for endpoint in matched.prefix(matchedCount) {
+            for tier in 0..<Self.tierCount { counts[Int(endpoint) * Self.tierCount + tier] = 0 }
         }
-        self.blockCount = blockCount
-    }
-
-    mutating func begin(_ endpoint: Int) { matched.append(UInt16(endpoint)) }
-
-    mutating func count(_ endpoint: Int, tier: Int) { counts[endpoint][tier] &+= 1 }
-
-    /// The endpoint matched `length` blocks: those not counted by their tier lie in the GPU's.
-    mutating func countRest(_ endpoint: Int, length: Int) {
-        counts[endpoint][0] &+= UInt32(length) &- counts[endpoint].wrappedSum()
+        let limit = max((endpointLimit + 63) / 64, 1) * 64
+        if matched.count < limit {
+            counts = Array(repeating: 0, count: limit * Self.tierCount)
+            matched = Array(repeating: 0, count: limit)
+            words = Array(repeating: 0, count: (1 + Self.tierCount) * limit / 64)
+        }
+        blockCount = keys.count
+        let room = matched.count
+        matchedCount = counts.withUnsafeMutableBufferPointer { counts in
+            matched.withUnsafeMutableBufferPointer { matched in
+                words.withUnsafeMutableBufferPointer { words in
+                    guard let counts = counts.baseAddress, let matched = matched.baseAddress,
+                        let words = words.baseAddress
+                    else { return 0 }
+                    return tables.match(
+                        keys, counts: counts, matched: matched, words: words, limit: room)
+                }
+            }
+        }
     }
 }

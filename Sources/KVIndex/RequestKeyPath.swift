@@ -19,6 +19,9 @@ struct SequencePoint: Sendable {
     var tail: Tail?
     /// Whether no token lies before.
     var isStart: Bool
+
+    /// For the byte budget.
+    var byteCount: Int { 64 + (tail?.byteCount ?? 0) }
 }
 
 /// The request keys of the blocks of one store, computed from their tokens: engine and index may
@@ -63,21 +66,18 @@ struct RequestKeyPath {
         completed(by: block)..<completed(by: block + 1)
     }
 
-    /// The last key up to the end of the `block`-th engine block.
-    func lastKey(atEndOf block: Int) -> UInt64 {
+    /// Where the sequence goes on after the `block`-th engine block.
+    func point(atEndOf block: Int) -> SequencePoint {
         let completed = completed(by: block + 1)
-        return completed > 0 ? keys[completed - 1] : start.key
-    }
-
-    /// The tokens behind the last full index block at the end of the `block`-th engine block.
-    func tail(atEndOf block: Int) -> Tail? {
         let end = tailCount + (block + 1) * engineBlockSize
-        let first = completed(by: block + 1) * blockSize
-        guard first < end else { return nil }
-        return Tail(
+        let first = completed * blockSize
+        let key = completed > 0 ? keys[completed - 1] : start.key
+        guard first < end else { return SequencePoint(key: key, tail: nil, isStart: false) }
+        let tail = Tail(
             tokens: Array(tokens[tokens.startIndex + first..<tokens.startIndex + end]),
             multimodal: Self.multimodal(of: extras, in: first..<end),
             cacheSalt: first == 0 ? extras.cacheSalt : nil)
+        return SequencePoint(key: key, tail: tail, isStart: false)
     }
 
     private func completed(by blockCount: Int) -> Int {

@@ -192,6 +192,10 @@ public struct SequenceTracker: Sendable {
             }
             counters.lostCount += sequence - last - 1
             fruitlessCount = 0
+        } else if counters.lastSequence == nil, sequence > 0, mayReplay(at: now) {
+            // The replay from the start brought nothing, and yet this is not the first batch.
+            counters.gapCount += 1
+            return Decision(commands: begin(at: now), disposition: .hold)
         }
         applied(sequence, fingerprint)
         return Decision(disposition: .apply)

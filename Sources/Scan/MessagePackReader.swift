@@ -132,17 +132,35 @@ public struct MessagePackReader {
     /// - Throws: ``ScanError`` as ``arrayCount()``, and of reason `tokenID` if an element is not
     ///   an integer between 0 and 4294967295; `ids` is as before then.
     public mutating func tokenIDs(into ids: inout [UInt32]) throws(ScanError) {
+        try elements(into: &ids, filler: 0, cs_mp_token_ids)
+    }
+
+    /// Reads an array of names of 64 bits and appends them: integers of either sign as their bits,
+    /// and binaries by their last 8 bytes, big-endian.
+    ///
+    /// - Throws: ``ScanError`` as ``arrayCount()``, also of reason `kind` if an element is
+    ///   something else; `words` is as before then.
+    public mutating func words(into words: inout [UInt64]) throws(ScanError) {
+        try elements(into: &words, filler: 0, cs_mp_words)
+    }
+
+    private mutating func elements<Element>(
+        into elements: inout [Element], filler: Element,
+        _ read: (
+            UnsafePointer<UInt8>?, Int, UnsafeMutablePointer<Int>?, UInt32,
+            UnsafeMutablePointer<Element>?
+        ) -> cs_status
+    ) throws(ScanError) {
         var end = offset
         var item = cs_mp_item()
         try ScanError.check(cs_mp_next(base, bytes.count, &end, &item), at: offset)
         guard item.kind == CS_MP_ARRAY else { throw ScanError(offset: offset, reason: .kind) }
-        let oldCount = ids.count
-        ids.append(contentsOf: repeatElement(0, count: Int(item.count)))
-        let status = ids.withUnsafeMutableBufferPointer { out in
-            cs_mp_token_ids(
-                base, bytes.count, &end, item.count, out.baseAddress.map { $0 + oldCount })
+        let oldCount = elements.count
+        elements.append(contentsOf: repeatElement(filler, count: Int(item.count)))
+        let status = elements.withUnsafeMutableBufferPointer { out in
+            read(base, bytes.count, &end, item.count, out.baseAddress.map { $0 + oldCount })
         }
-        if status != CS_OK { ids.removeSubrange(oldCount...) }
+        if status != CS_OK { elements.removeSubrange(oldCount...) }
         try ScanError.check(status, at: end)
         offset = end
     }

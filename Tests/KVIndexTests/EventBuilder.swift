@@ -7,7 +7,7 @@ extension KVEventBatch {
     mutating func addStore(
         _ hashes: [UInt64], parent: UInt64?, tokens: [UInt32], blockSize: Int,
         tier: Tier = .gpu, loraName: String? = nil, loraID: Int? = nil,
-        extraKeys: [ExtraKey] = [], group: Int? = nil, isFullAttention: Bool = true
+        extraKeys: [ExtraKey] = [], group: Int? = nil, attention: AttentionKind = .full
     ) {
         var stored = BlocksStored()
         stored.hashes = self.hashes.count..<self.hashes.count + hashes.count
@@ -22,7 +22,7 @@ extension KVEventBatch {
         stored.loraName = loraName
         stored.loraID = loraID
         stored.group = group
-        stored.isFullAttention = isFullAttention
+        stored.attention = attention
         events.append(.stored(stored))
     }
 

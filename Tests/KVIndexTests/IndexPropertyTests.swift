@@ -5,87 +5,15 @@ import Testing
 
 /// The index against a model that keeps whole token sequences and searches them all.
 @Suite struct IndexPropertyTests {
-    /// What a request key stands for: everything up to a block's end.
-    private struct Prefix: Hashable {
-        var model: String
-        var salt: String?
-        var tokens: [UInt32]
-    }
-
-    private struct EngineBlock {
-        var prefix: Prefix
-        /// How many tokens of the prefix are the block's own.
-        var size: Int
-        var references = [Int](repeating: 0, count: 4)
-    }
-
-    private struct Store {
-        var parent: UInt64?
-        var hashes: [UInt64]
-        var blocks: [EngineBlock]
-        var tier: Int
-        var later: [(hash: UInt64, tier: Int, isStore: Bool)] = []
-    }
-
-    private struct Endpoint {
-        var handle: EndpointHandle
-        var blockSize: Int
-        var blocks: [UInt64: EngineBlock] = [:]
-        var parked: [Store] = []
-        var expected: [(prefix: Prefix, until: MonotonicTime)] = []
-
-        mutating func apply(_ store: Store) {
-            if let parent = store.parent, blocks[parent] == nil {
-                parked.append(store)
-                return
-            }
-            for (hash, block) in zip(store.hashes, store.blocks) {
-                blocks[hash, default: block].references[store.tier] += 1
-            }
-            for hash in store.hashes {
-                let children = parked.filter { $0.parent == hash }
-                parked.removeAll { $0.parent == hash }
-                for child in children {
-                    apply(child)
-                    for change in child.later { self.change(change) }
-                }
-            }
-        }
-
-        mutating func change(_ change: (hash: UInt64, tier: Int, isStore: Bool)) {
-            let count = blocks[change.hash]?.references[change.tier] ?? 0
-            if change.isStore, blocks[change.hash] != nil {
-                blocks[change.hash]?.references[change.tier] += 1
-            } else if !change.isStore, count > 0 {
-                blocks[change.hash]?.references[change.tier] -= 1
-            } else if let index = parked.lastIndex(where: { $0.hashes.contains(change.hash) }) {
-                parked[index].later.append(change)
-            }
-        }
-
-        func fastestTier(_ prefix: Prefix, at now: MonotonicTime) -> Int? {
-            if expected.contains(where: { $0.prefix == prefix && $0.until > now }) { return 0 }
-            let length = prefix.tokens.count
-            return blocks.values.compactMap { block in
-                let end = block.prefix.tokens.count
-                let holds =
-                    end - block.size < length && length <= end
-                    && block.prefix.model == prefix.model && block.prefix.salt == prefix.salt
-                    && block.prefix.tokens.starts(with: prefix.tokens)
-                return holds ? block.references.firstIndex { $0 > 0 } : nil
-            }.min()
-        }
-    }
-
     private struct World {
         let index: KVIndex
         let blockSize: Int
         var random: SeededGenerator
-        var endpoints: [Endpoint] = []
+        var endpoints: [ModelEndpoint] = []
         var now = MonotonicTime(nanoseconds: 0)
         var nextHash: UInt64 = 1
         /// So that the same blocks get the same hash again, or now and then another one.
-        var hashes: [Int: [Prefix: UInt64]] = [:]
+        var hashes: [Int: [ModelPrefix: UInt64]] = [:]
 
         init(seed: UInt64, algorithm: RequestKeyAlgorithm) throws {
             random = SeededGenerator(seed: seed)
@@ -96,7 +24,7 @@ import Testing
             index = try KVIndex(configuration: configuration)
             for number in 0..<5 {
                 endpoints.append(
-                    Endpoint(
+                    ModelEndpoint(
                         handle: try index.register("\(number)"),
                         blockSize: [2, 3, 4, 4, 8].randomElement(using: &random) ?? 4))
             }
@@ -106,12 +34,12 @@ import Testing
             Int.random(in: 0..<100, using: &random) < percent
         }
 
-        mutating func root() -> Prefix {
-            Prefix(
+        mutating func root() -> ModelPrefix {
+            ModelPrefix(
                 model: chance(70) ? "m" : "lora", salt: chance(80) ? nil : "salt", tokens: [])
         }
 
-        mutating func hash(_ number: Int, _ prefix: Prefix) -> UInt64 {
+        mutating func hash(_ number: Int, _ prefix: ModelPrefix) -> UInt64 {
             if let known = hashes[number]?[prefix], !chance(10) { return known }
             nextHash += 1
             hashes[number, default: [:]][prefix] = nextHash
@@ -153,7 +81,7 @@ import Testing
             }
             let isStart = parent == nil
             let tier = chance(70) ? 0 : Int.random(in: 1..<4, using: &random)
-            var store = Store(parent: parent, hashes: [], blocks: [], tier: tier)
+            var store = ModelStore(parent: parent, hashes: [], blocks: [], tier: tier)
             let first = prefix.tokens.count
             for _ in 0..<Int.random(in: 1...4, using: &random) {
                 for _ in 0..<size { prefix.tokens.append(token()) }
@@ -161,7 +89,7 @@ import Testing
                 // One sequence does not hold a block twice.
                 if store.hashes.contains(hash) || hash == parent { break }
                 store.hashes.append(hash)
-                store.blocks.append(EngineBlock(prefix: prefix, size: size))
+                store.blocks.append(ModelBlock(prefix: prefix, size: size))
             }
             guard let last = store.blocks.last else { return }
             let tokens = Array(last.prefix.tokens[first...])
@@ -213,14 +141,14 @@ import Testing
             }
         }
 
-        private func holdsOnGPU(_ block: EngineBlock, _ prefix: Prefix) -> Bool {
+        private func holdsOnGPU(_ block: ModelBlock, _ prefix: ModelPrefix) -> Bool {
             let (length, end) = (prefix.tokens.count, block.prefix.tokens.count)
             return block.references[0] > 0 && end - block.size < length && length <= end
                 && block.prefix.model == prefix.model && block.prefix.salt == prefix.salt
                 && block.prefix.tokens.starts(with: prefix.tokens)
         }
 
-        mutating func prompt() -> Prefix {
+        mutating func prompt() -> ModelPrefix {
             var prompt = root()
             let number = Int.random(in: 0..<endpoints.count, using: &random)
             if chance(80),
@@ -232,7 +160,7 @@ import Testing
             return prompt
         }
 
-        func prefixes(_ prompt: Prefix) -> [Prefix] {
+        func prefixes(_ prompt: ModelPrefix) -> [ModelPrefix] {
             (0..<prompt.tokens.count / blockSize).map { block in
                 var prefix = prompt
                 prefix.tokens = Array(prompt.tokens[..<((block + 1) * blockSize)])
@@ -240,7 +168,7 @@ import Testing
             }
         }
 
-        func keys(_ prompt: Prefix) -> [UInt64] {
+        func keys(_ prompt: ModelPrefix) -> [UInt64] {
             let hasher = index.hasher(model: prompt.model)
             return hasher.keys(of: prompt.tokens.span) { block in
                 block == 0 ? hasher.extraKeys(prompt.salt.map { [$0] } ?? []) : .none

@@ -87,7 +87,7 @@ private let tiers: [String: Tier] = [
         #expect(stored.tier == tier(of: expected))
         #expect(stored.group == expected["group_idx"].integer)
         #expect(stored.cacheSalt == expected["cache_salt"].string)
-        #expect(stored.isFullAttention)
+        #expect(stored.attention == .full)
         var extras: [KVEventBatch.ExtraKey] = []
         for (block, list) in expected["extra_keys"].array.enumerated() {
             for item in list.array {
@@ -172,7 +172,7 @@ private let tiers: [String: Tier] = [
             Issue.record("no store")
             return
         }
-        #expect(!stored.isFullAttention)
+        #expect(stored.attention == .slidingWindow(tokenCount: nil))
     }
 
     @Test(

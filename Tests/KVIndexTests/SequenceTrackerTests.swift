@@ -74,6 +74,23 @@ import Testing
         return tracker
     }
 
+    /// The engine had sent nothing when it was asked, and then its first batches were lost.
+    @Test func firstBatchesThatAreMissingAreAskedFor() {
+        let tracker = run([
+            .connected([.startReplay(from: 0)]),
+            .ended([.releaseHeld]),
+            .live(2, .hold, [.startReplay(from: 0)]),
+            .replayed(0, .apply),
+            .replayed(1, .apply),
+            .replayed(2, .apply),
+            .ended([.releaseHeld]),
+            .released(2, .discard),
+            .live(3, .apply),
+        ])
+        #expect(tracker.counters.gapCount == 1)
+        #expect(tracker.counters.lostCount == 0)
+    }
+
     @Test func firstConnectionReplaysFromTheStart() {
         let tracker = run([
             .connected([.startReplay(from: 0)]),

@@ -27,12 +27,15 @@ public struct Row: Encodable, Sendable {
         case ratioToPeer(atMost: Double)
         /// At most this many times the floor, of which less is better.
         case ratioToFloor(atMost: Double)
+        /// At most this much, in the row's unit.
+        case atMost(Double)
 
         /// The goal in words.
         public var description: String {
             switch self {
             case .ratioToPeer(let limit): "<= \(limit)x peer"
             case .ratioToFloor(let limit): "<= \(limit)x floor"
+            case .atMost(let limit): "<= \(limit)"
             }
         }
     }
@@ -60,6 +63,7 @@ public struct Row: Encodable, Sendable {
         switch goal {
         case .ratioToPeer(let limit): ratioToPeer.map { $0 <= limit }
         case .ratioToFloor(let limit): ratioToFloor.map { $0 <= limit }
+        case .atMost(let limit): ours.median <= limit
         case nil: nil
         }
     }

@@ -212,6 +212,11 @@ cs_status cs_mp_skip(const uint8_t *bytes, size_t bytes_count, size_t *at_p);
 cs_status cs_mp_token_ids(
     const uint8_t *bytes, size_t bytes_count, size_t *at_p, uint32_t count, uint32_t *out);
 
+/* The `count` elements behind an array header, all names of 64 bits: integers of either sign, or
+ * binaries of which the last 8 bytes are taken, big-endian. CS_KIND if one is something else. */
+cs_status cs_mp_words(
+    const uint8_t *bytes, size_t bytes_count, size_t *at_p, uint32_t count, uint64_t *out);
+
 #ifdef __cplusplus
 }
 #endif
