@@ -23,6 +23,8 @@ package struct BlockPool {
 
     private var holders: [Int32]
     private var hashes: [BlockHash?]
+    /// Whether a peer may still hold a block that nobody here keeps for it.
+    private var revoked: [Bool]
     private var cached: [BlockHash: BlockID] = [:]
     /// The free list, a ring in order of eviction; place `count` is its head.
     private var next: [BlockID]
@@ -35,6 +37,7 @@ package struct BlockPool {
         freeCount = count
         holders = Array(repeating: 0, count: count)
         hashes = Array(repeating: nil, count: count)
+        revoked = Array(repeating: false, count: count)
         let places = BlockID(count) + 1
         next = (0..<places).map { ($0 + 1) % places }
         previous = (0..<places).map { ($0 + places - 1) % places }
@@ -107,11 +110,23 @@ package struct BlockPool {
     }
 
     /// Lets go of a request's blocks, given in the order of its tokens.
-    package mutating func release(_ blocks: [BlockID]) {
+    ///
+    /// - Parameter revoking: they were given to a peer, which did not come for them in time.
+    /// - Returns: the blocks to fence before anything else goes into them: those that were ever let
+    ///   go of with `revoking` and that nobody holds any longer. Earlier a fence would take them
+    ///   from the peers of their other holders as well.
+    package mutating func release(_ blocks: [BlockID], revoking: Bool = false) -> [BlockID] {
+        var fenced: [BlockID] = []
         for block in blocks.reversed() {
+            if revoking { revoked[Int(block)] = true }
             holders[Int(block)] -= 1
-            if holders[Int(block)] == 0 { linkLast(block) }
+            guard holders[Int(block)] == 0 else { continue }
+            linkLast(block)
+            guard revoked[Int(block)] else { continue }
+            revoked[Int(block)] = false
+            fenced.append(block)
         }
+        return fenced
     }
 
     /// Forgets every cached block.

@@ -15,6 +15,9 @@ final class Engine: @unchecked Sendable {
     let metrics: SimulatorMetrics
     /// How other engines reach its KV blocks.
     var transferIdentity: TransferIdentity { transport.identity }
+    /// What goes with the numbers of blocks that a request holds. Blocks are not fenced while they
+    /// are held, so any moment of that will do.
+    var poolEpoch: UInt64 { transport.region.epoch }
     /// Names this engine's configuration in replies.
     let fingerprint: String
 
@@ -171,6 +174,7 @@ final class Engine: @unchecked Sendable {
             request.delegate?.requestProducedToken(request)
         case .ended(let request): metrics.ended(request)
         case .leaseExpired: metrics.leaseExpired()
+        case .fence(let blocks): transport.fence(blocks)
         }
     }
 
@@ -194,9 +198,9 @@ final class Engine: @unchecked Sendable {
         case .mismatched(let count):
             metrics.mismatched(blocks: count)
             reason = "\(count) of \(request.pulled.count) KV blocks arrived with wrong bytes."
-        case .failed(let cause):
-            metrics.transferFailed()
-            reason = "The KV blocks could not be pulled: \(cause)."
+        case .failed(let error):
+            metrics.transferFailed(error)
+            reason = "The KV blocks could not be pulled: \(error)."
         }
         metrics.failed()
         request.delegate?.request(

@@ -11,18 +11,21 @@ package struct RemoteKV: Equatable, Sendable {
     package var address: SocketAddress
     /// The blocks in the order of the prompt's tokens.
     package var blocks: [UInt32]
+    /// Of the engine's pool when it named the blocks; 0 if it does not say.
+    package var epoch: UInt64
     /// Prompt tokens that the engine had cached and did not compute; nil if it does not say.
     package var cachedTokenCount: Int?
 
     /// Names remote KV cache.
     package init(
         engineID: String, requestID: String, address: SocketAddress, blocks: [UInt32],
-        cachedTokenCount: Int? = nil
+        epoch: UInt64 = 0, cachedTokenCount: Int? = nil
     ) {
         self.engineID = engineID
         self.requestID = requestID
         self.address = address
         self.blocks = blocks
+        self.epoch = epoch
         self.cachedTokenCount = cachedTokenCount
     }
 }

@@ -52,6 +52,9 @@ package struct EngineScheduler {
         case ended(EngineRequest)
         /// Nobody came for the blocks of a pinned request in time.
         case leaseExpired(EngineRequest)
+        /// Take blocks back from peers that may come for them late. Comes before whatever puts
+        /// something else into them.
+        case fence([BlockID])
     }
 
     /// The blocks.
@@ -177,7 +180,7 @@ package struct EngineScheduler {
         case .cancelling, .pinned, .ended:
             return
         }
-        free(request)
+        free(request, &events)
         admit(at: now, &events)
     }
 
@@ -199,7 +202,7 @@ package struct EngineScheduler {
     ) {
         advance(to: now, &events)
         pulling.removeAll { $0 === request }
-        free(request)
+        free(request, &events)
         admit(at: now, &events)
     }
 
@@ -209,7 +212,7 @@ package struct EngineScheduler {
     ) {
         advance(to: now, &events)
         guard let request = pinned.removeValue(forKey: id) else { return }
-        free(request)
+        free(request, &events)
         dropSpentLeases()
         admit(at: now, &events)
     }
@@ -367,7 +370,7 @@ package struct EngineScheduler {
             pinned[request.id] = request
             leases.append((time + limits.lease, request.id))
         } else {
-            free(request)
+            free(request, &events)
         }
         events.append(.ended(request))
     }
@@ -387,8 +390,11 @@ package struct EngineScheduler {
             adapter: request.adapter, salt: indices.lowerBound == 0 ? request.salt : nil)
     }
 
-    private mutating func free(_ request: EngineRequest) {
-        pool.release(request.blocks)
+    private mutating func free(
+        _ request: EngineRequest, revoking: Bool = false, _ events: inout [Event]
+    ) {
+        let fenced = pool.release(request.blocks, revoking: revoking)
+        if !fenced.isEmpty { events.append(.fence(fenced)) }
         request.blocks = []
         reservedCount -= request.reservedCount
         request.reservedCount = 0
@@ -399,8 +405,8 @@ package struct EngineScheduler {
         while let lease = leases.first, lease.expires <= time {
             leases.removeFirst()
             if let request = pinned.removeValue(forKey: lease.id) {
-                free(request)
                 events.append(.leaseExpired(request))
+                free(request, revoking: true, &events)
             }
         }
         dropSpentLeases()

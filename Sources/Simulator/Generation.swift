@@ -160,7 +160,8 @@ final class Generation: EngineRequestDelegate {
         exchange.respond(
             HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
             body: format.body(
-                choices, usage: usage, kept: kept, transfer: engine.transferIdentity))
+                choices, usage: usage, kept: kept, transfer: engine.transferIdentity,
+                epoch: engine.poolEpoch))
     }
 
     private func choice(

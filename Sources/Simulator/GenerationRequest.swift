@@ -265,6 +265,7 @@ extension RemoteKV {
         self.init(
             engineID: engine, requestID: request, address: SocketAddress(host: host, port: port),
             blocks: blocks,
+            epoch: parameters["llmd_pool_epoch"]?.int.flatMap { UInt64(exactly: $0) } ?? 0,
             cachedTokenCount: parameters["remote_prefill_cached_tokens"]?.int.map { max($0, 0) })
     }
 }

@@ -13,7 +13,7 @@ final class KVTransport {
         /// Blocks are here, but so many of them are not what their hashes say.
         case mismatched(blockCount: Int)
         /// The blocks are not here.
-        case failed(reason: String)
+        case failed(TransferError)
     }
 
     /// What the engine hears. Never called from inside a call.
@@ -101,6 +101,15 @@ final class KVTransport {
         BlockPattern.fill(region[Int(block)], key: key)
     }
 
+    /// Takes blocks back from other engines. They only read, so the blocks can be reused at once.
+    func fence(_ blocks: [BlockID]) {
+        do {
+            _ = try region.fence(blocks.map { UInt32($0) })
+        } catch {
+            preconditionFailure("the region has not all blocks of the pool: \(error)")
+        }
+    }
+
     /// Reads what a request is to pull. `pullEnded` follows.
     func pull(_ request: EngineRequest, from remote: RemoteKV) {
         perform(.pull(request, remote), with: remote)
@@ -122,7 +131,7 @@ final class KVTransport {
                 }
                 guard let index, case .pull(_, let remote) = peer.waiting[index] else { continue }
                 peer.waiting[index] = .release(requestID: remote.requestID)
-                fail(request, "cancelled")
+                fail(request, .cancelled)
             }
         }
     }
@@ -135,19 +144,19 @@ final class KVTransport {
             if peer.isUp { submit(operation, to: peer) } else { peer.waiting.append(operation) }
             return
         }
-        do {
+        do throws(TransferError) {
             guard let id = EngineID(remote.engineID) else { throw TransferError.invalidArgument }
             let connection = try engine.connect(to: remote.address, expecting: id, paths: paths)
             let peer = Peer(key, connection)
             peer.waiting = [operation]
             peers[key] = peer
         } catch {
-            fail(operation, "\(error)")
+            fail(operation, error)
         }
     }
 
     private func submit(_ operation: Operation, to peer: Peer) {
-        do {
+        do throws(TransferError) {
             switch operation {
             case .pull(let request, let remote):
                 // The first region is the pool; an engine has no other.
@@ -155,7 +164,7 @@ final class KVTransport {
                     throw TransferError.noSuchRegion
                 }
                 let id = try peer.connection.read(
-                    Array(remote.blocks[request.pulled]), of: pool,
+                    Array(remote.blocks[request.pulled]), of: pool, epoch: remote.epoch,
                     into: request.blocks[request.pulled].map { UInt32($0) }, of: region,
                     timeout: timeout, notification: Array(remote.requestID.utf8))
                 pulls[id] = (request, peer)
@@ -163,18 +172,18 @@ final class KVTransport {
                 _ = try peer.connection.notify(Array(requestID.utf8), timeout: timeout)
             }
         } catch {
-            fail(operation, "\(error)")
+            fail(operation, error)
         }
     }
 
     /// A release that is lost is made up for by the other side's lease.
-    private func fail(_ operation: Operation, _ reason: String) {
-        if case .pull(let request, _) = operation { fail(request, reason) }
+    private func fail(_ operation: Operation, _ error: TransferError) {
+        if case .pull(let request, _) = operation { fail(request, error) }
     }
 
-    private func fail(_ request: EngineRequest, _ reason: String) {
+    private func fail(_ request: EngineRequest, _ error: TransferError) {
         loop.schedule(after: .zero) { [weak self] in
-            self?.handlers?.pullEnded(request, .failed(reason: reason))
+            self?.handlers?.pullEnded(request, .failed(error))
         }
     }
 
@@ -201,7 +210,7 @@ final class KVTransport {
                     break
                 }
                 peers[peer.key] = nil
-                for operation in peer.waiting { fail(operation, "\(error)") }
+                for operation in peer.waiting { fail(operation, error) }
             }
         }
     }
@@ -209,9 +218,8 @@ final class KVTransport {
     private func finished(_ completion: Completion) {
         guard let (request, peer) = pulls.removeValue(forKey: completion.id) else { return }
         guard completion.error == nil, let path = completion.path else {
-            let reason = completion.error.map { "\($0)" } ?? "nothing was transferred"
             if peers[peer.key] === peer, let remote = request.remote { release(remote) }
-            handlers?.pullEnded(request, .failed(reason: reason))
+            handlers?.pullEnded(request, .failed(completion.error ?? .unreachable))
             return
         }
         let wrongCount = request.pulled.count { index in

@@ -77,9 +77,10 @@ package struct ReplyFormat: Sendable {
     // MARK: - Whole replies
 
     /// The body of a call that does not stream. `kept` is the request whose KV cache another
-    /// engine may pull from `transfer`.
+    /// engine may pull from `transfer`, whose pool is in `epoch`.
     package func body(
-        _ choices: [Choice], usage: Usage, kept: EngineRequest?, transfer: TransferIdentity
+        _ choices: [Choice], usage: Usage, kept: EngineRequest?, transfer: TransferIdentity,
+        epoch: UInt64
     ) -> [UInt8] {
         var json = JSONWriter(capacity: 1024 + choices.reduce(0) { $0 + $1.text.count })
         json.beginObject()
@@ -112,7 +113,7 @@ package struct ReplyFormat: Sendable {
             json.nullMember("prompt_text")
         }
         json.key("kv_transfer_params")
-        if let kept { transfer.write(kept, to: &json) } else { json.null() }
+        if let kept { transfer.write(kept, epoch, to: &json) } else { json.null() }
         json.nullMember("ec_transfer_params")
         json.nullMember("metrics")
         json.endObject()
@@ -272,7 +273,9 @@ package struct TransferIdentity: Sendable {
     }
 
     /// Writes the `kv_transfer_params` by which another engine can pull a request's blocks.
-    fileprivate func write(_ request: EngineRequest, to json: inout JSONWriter) {
+    fileprivate func write(
+        _ request: EngineRequest, _ epoch: UInt64, to json: inout JSONWriter
+    ) {
         json.beginObject()
         json.member("do_remote_prefill", true)
         json.member("do_remote_decode", false)
@@ -289,6 +292,7 @@ package struct TransferIdentity: Sendable {
         json.nullMember("remote_blocks_expiry_time")
         json.member("transfer_mode", "pull")
         json.member("remote_prefill_cached_tokens", request.cachedTokenCount)
+        json.member("llmd_pool_epoch", Int(epoch))
         json.endObject()
     }
 }

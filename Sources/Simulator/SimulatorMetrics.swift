@@ -46,6 +46,7 @@ struct SimulatorMetrics {
     private let transferBytes: Family<Counter>
     private let transferSeconds: Family<Histogram>
     private let transferFailures: Counter
+    private let staleTransfers: Counter
     private let mismatches: Counter
     private let leasesExpired: Counter
 
@@ -172,6 +173,9 @@ struct SimulatorMetrics {
         }
         transferFailures = registry.counter(
             "llmd_sim_kv_transfer_failures_total", "Pulls that ended without their blocks.")
+        staleTransfers = registry.counter(
+            "llmd_sim_kv_transfer_stale_total",
+            "Pulls that failed because the blocks were taken back or their engine is gone.")
         mismatches = registry.counter(
             "llmd_sim_kv_transfer_mismatches_total",
             "Blocks that were pulled and are not what their hash says.")
@@ -278,7 +282,10 @@ struct SimulatorMetrics {
         transferSeconds.child(path.rawValue).observe(time)
     }
 
-    func transferFailed() { transferFailures.increment() }
+    func transferFailed(_ error: TransferError) {
+        transferFailures.increment()
+        if error == .stale { staleTransfers.increment() }
+    }
 
     func mismatched(blocks: Int) { mismatches.increment(by: blocks) }
 

@@ -47,7 +47,7 @@ private struct SlowPool {
         pool.cache(
             first[...], chain: [hash(1), hash(2), hash(3)], tokens: [1, 2, 3], parent: nil,
             salt: nil)
-        pool.release(first)
+        _ = pool.release(first)
         let next = [pool.allocate(), pool.allocate()]
         #expect(next == [3, 2])
         #expect(pool.cachedPrefix(of: [hash(1), hash(2), hash(3)]) == [0, 1])
@@ -82,7 +82,7 @@ private struct SlowPool {
         let block = pool.allocate()
         pool.cache([block], chain: [hash(1)], tokens: [1], parent: nil, salt: nil)
         let whileHeld = pool.reset()
-        pool.release([block])
+        _ = pool.release([block])
         let whileFree = pool.reset()
         #expect(!whileHeld && whileFree)
         #expect(pool.cachedHashes.isEmpty)
@@ -106,7 +106,7 @@ private struct SlowPool {
                 let index = requests.indices.randomElement(using: &random)
             {
                 let blocks = requests.remove(at: index)
-                pool.release(blocks)
+                _ = pool.release(blocks)
                 slow.release(blocks)
             } else {
                 // A chain: hash i follows hash i - 1 of the same family.

@@ -72,6 +72,7 @@ private final class Bench {
             case .pull(let request): log.append("\(stamp) \(request.id) pull")
             case .releaseRemote(let request): log.append("\(stamp) \(request.id) release remote")
             case .leaseExpired(let request): log.append("\(stamp) \(request.id) expired")
+            case .fence(let blocks): log.append("\(stamp) fence \(blocks)")
             }
         }
         events += new
@@ -264,7 +265,26 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
         bench.unpin("A")
         #expect(bench.scheduler.nextDeadline == at(30_020))
         bench.run(until: at(60_000))
-        #expect(bench.takeLog() == ["30020 B expired"])
+        #expect(bench.takeLog() == ["30020 B expired", "30020 fence [3, 2]"])
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
+    }
+
+    @Test func fencesASharedBlockWhenItsLastHolderLetsGo() throws {
+        let bench = try Bench()
+        bench.submit(Bench.request("A", prompt: tokens(0..<5), tokens: 1, keepsBlocks: true))
+        bench.run(until: at(100))
+        // Block 0 is that of A.
+        let other = Bench.request(
+            "B", prompt: tokens(0..<4) + tokens(50..<55), tokens: 1, keepsBlocks: true)
+        bench.submit(other)
+        bench.run(until: at(200))
+        #expect(other.blocks == [0, 2, 3])
+        _ = bench.takeLog()
+        bench.run(until: at(30_050))
+        #expect(bench.takeLog() == ["30010 A expired", "30010 fence [1]"])
+        // The peer of B came for its blocks, that of A may do so yet.
+        bench.unpin("B")
+        #expect(bench.takeLog() == ["30050 fence [0]"])
         #expect(bench.isIdle && bench.scheduler.pool.freeCount == 64)
     }
 

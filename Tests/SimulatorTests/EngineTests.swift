@@ -272,7 +272,9 @@ private func finished(_ reason: String) -> String {
 
             let capture = try fixtureObject("pd_nixl.json")
             let theirs = lookUp(capture, ["prefill", "body_json", "kv_transfer_params"])
-            #expect(shapeDifferences(parameters, try #require(theirs)) == [])
+            #expect(
+                shapeDifferences(
+                    parameters, try #require(theirs), exempt: ["llmd_pool_epoch"]) == [])
             #expect((parameters["remote_block_ids"] as? [[Int]])?.first?.count == 21)
             #expect(parameters["remote_num_tokens"] as? Int == 330)
             #expect(try await harness.metric(prefiller, usage) == 21.0 / 512)
@@ -386,6 +388,50 @@ private func finished(_ reason: String) -> String {
                 decoder, "/v1/completions", ["prompt": tokens, "max_tokens": 1])
             #expect(
                 try fresh.value("usage", "prompt_tokens_details", "cached_tokens") as? Int == 0)
+        }
+    }
+
+    /// A decoder that comes after the lease must not take what lies in the blocks by then for the
+    /// prompt, and not find it out by the bytes alone: an engine does not know what they should be.
+    @Test(arguments: TransferPath.allCases)
+    func aPullAfterTheLeaseIsStale(path: TransferPath) async throws {
+        try await withHarness { harness in
+            let prefiller = try await harness.start {
+                $0.blockCount = 21
+                $0.maximumModelLength = 21 * 16
+                $0.lease = .seconds(1)
+            }
+            let decoder = try await harness.start { $0.transferPaths = [path] }
+            let tokens = prompt(330)
+            let late = try await prefill(harness, prefiller, tokens)
+            #expect(late["llmd_pool_epoch"] as? Int == 0)
+            #expect(
+                try await harness.wait(prefiller, "llmd_sim_kv_leases_expired_total") { $0 == 1 })
+
+            // What is named anew, while it is there still, can be had.
+            var renewed = late
+            renewed["llmd_pool_epoch"] = 1
+            let decoded = try await harness.post(
+                decoder, "/v1/completions",
+                ["prompt": tokens, "max_tokens": 1, "kv_transfer_params": renewed])
+            #expect(decoded.status == 200, "\(decoded.text)")
+            _ = try await harness.post(decoder, "/reset_prefix_cache", [:])
+
+            // Another prompt takes every block.
+            let next = try await prefill(harness, prefiller, prompt(330, 1000))
+            #expect(next["llmd_pool_epoch"] as? Int == 1)
+            let failed = try await harness.post(
+                decoder, "/v1/completions",
+                ["prompt": tokens, "max_tokens": 8, "kv_transfer_params": late])
+            #expect(failed.status == 500)
+            #expect(
+                try failed.value("error", "message") as? String
+                    == "The KV blocks could not be pulled: \(TransferError.stale).")
+            #expect(try await harness.metric(decoder, "llmd_sim_kv_transfer_stale_total") == 1)
+            #expect(try await harness.metric(decoder, "llmd_sim_kv_transfer_failures_total") == 1)
+            #expect(
+                try await harness.metric(decoder, "llmd_sim_kv_transfer_mismatches_total") == 0)
+            #expect(try await harness.metric(decoder, usage) == 0)
         }
     }
 
