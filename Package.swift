@@ -88,7 +88,10 @@ let package = Package(
         room("KVIndex", ["CKVIndex", "Core", "Hashing", "Scan"]),
         room(
             "KVIndexIO",
-            ["Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry", logging]),
+            [
+                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry",
+                logging,
+            ]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
             "SchedulingPlugins",
@@ -188,7 +191,8 @@ let package = Package(
         tests(
             of: "KVIndexIO",
             [
-                "Core", "Hashing", "KVIndex", "LoopbackSupport", "Messaging", "Net",
+                "Configuration", "Core", "Hashing", "KVIndex", "LoopbackSupport", "Messaging",
+                "Net",
                 "RedisClient", "Scan", "Telemetry", logging,
             ]),
         tests(of: "Messaging", ["Core", "Net"]),

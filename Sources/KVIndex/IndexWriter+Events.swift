@@ -72,10 +72,14 @@ extension IndexWriter {
             count = tables.store(
                 hashes, keys: keys.span, keysPerBlock: stored.blockSize / blockSize,
                 hasTail: false, at: holder, in: stored.tier)
+            if count == hashes.count, stored.blockSize == blockSize, holder == endpoint.index {
+                tell(hashes, keys: keys.span, tier: stored.tier)
+            }
         } else {
             let path = RequestKeyPath(stored, in: batch, from: start, hasher: hasher)
             count = store(
-                hashes, along: path, isState: rule == .state, at: holder, in: stored.tier)
+                hashes, along: path, isState: rule == .state, isGroup: holder != endpoint.index,
+                at: holder, in: stored.tier)
         }
         settle()
         admissionCount += count
@@ -86,8 +90,8 @@ extension IndexWriter {
 
     /// Blocks one by one, where they differ in shape; the number stored.
     private mutating func store(
-        _ hashes: Span<UInt64>, along path: RequestKeyPath, isState: Bool, at holder: UInt16,
-        in tier: Tier
+        _ hashes: Span<UInt64>, along path: RequestKeyPath, isState: Bool, isGroup: Bool,
+        at holder: UInt16, in tier: Tier
     ) -> Int {
         var stored = 0
         for index in hashes.indices {
@@ -103,11 +107,23 @@ extension IndexWriter {
             settle()
             if !isStored { continue }
             stored += 1
+            if !hasTail, keys.count == 1, !isGroup {
+                tell(
+                    hashes.extracting(index..<index + 1), keys: path.keys.span.extracting(keys),
+                    tier: tier)
+            }
             if hasTail {
                 keep(point, as: BlockName(holder: holder, tag: tables.tag(hashes[index])))
             }
         }
         return stored
+    }
+
+    private mutating func tell(_ hashes: Span<UInt64>, keys: Span<UInt64>, tier: Tier) {
+        guard changes != nil else { return }
+        for index in hashes.indices {
+            changes?.append(.stored(engineHash: hashes[index], key: keys[index], tier: tier))
+        }
     }
 
     private mutating func keep(_ point: SequencePoint, as name: BlockName) {
@@ -123,6 +139,14 @@ extension IndexWriter {
         var unknown: [UInt64] = []
         for (index, holder) in holders.enumerated() {
             let unknownHere = tables.storePlaces(hashes, at: holder, in: tier)
+            if holder == endpoint.index, changes != nil {
+                for index in hashes.indices where !unknownHere.contains(hashes[index]) {
+                    guard case .key(let key) = tables.find(hashes[index], of: holder) else {
+                        continue
+                    }
+                    changes?.append(.stored(engineHash: hashes[index], key: key, tier: tier))
+                }
+            }
             unknown = index == 0 ? unknownHere : unknown.filter(unknownHere.contains)
         }
         settle()
@@ -153,6 +177,11 @@ extension IndexWriter {
             unknown = index == 0 ? unknownHere : unknown.filter(unknownHere.contains)
         }
         settle()
+        if changes != nil, holders.contains(endpoint.index) {
+            for index in hashes.indices {
+                changes?.append(.removed(engineHash: hashes[index], tier: removed.tier))
+            }
+        }
         endpoints[endpoint].counters.removedCount += hashes.count - unknown.count
         for hash in unknown
         where !endpoints[endpoint].parked.change(

@@ -168,6 +168,7 @@ public final class KVIndex: Sendable {
         let isKnown = writer.withLock { writer in
             guard writer.endpoints.contains(endpoint) else { return false }
             writer.beginClearing(endpoint)
+            writer.changes?.append(.cleared)
             return true
         }
         guard isKnown else { return }
@@ -288,6 +289,44 @@ public final class KVIndex: Sendable {
             case .allCleared: clear(endpoint)
             }
         }
+    }
+
+    /// As ``apply(_:from:model:)``, and appends what changed.
+    public func apply(
+        _ batch: KVEventBatch, from endpoint: EndpointHandle, model: String,
+        recording changes: inout [BlockChange]
+    ) {
+        writer.withLock { $0.changes = [] }
+        apply(batch, from: endpoint, model: model)
+        changes += writer.withLock { writer in
+            defer { writer.changes = nil }
+            return writer.changes ?? []
+        }
+    }
+
+    /// Takes over blocks of which others than the endpoint's events tell, one request key each.
+    public func add(
+        _ hashes: Span<UInt64>, keys: Span<UInt64>, in tier: Tier, of endpoint: EndpointHandle
+    ) {
+        writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return }
+            writer.admissionCount += tables.store(
+                hashes, keys: keys, keysPerBlock: 1, hasTail: false, at: endpoint.index, in: tier)
+            writer.settle()
+        }
+        noteExpected()
+    }
+
+    /// Takes one store of each block back.
+    public func takeBack(
+        _ hashes: Span<UInt64>, from tier: Tier, of endpoint: EndpointHandle
+    ) {
+        writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return }
+            _ = tables.remove(hashes, at: endpoint.index, from: tier)
+            writer.settle()
+        }
+        noteExpected()
     }
 
     @discardableResult

@@ -16,6 +16,7 @@ final class EngineStream {
         let metrics: KVIndexMetrics
         let logger: Logger
         let gate: ReplayGate
+        var sharing: RedisIndexBackend?
     }
 
     private struct Held {
@@ -39,6 +40,7 @@ final class EngineStream {
     private var timer: Timer?
     private var timerDeadline: MonotonicTime?
     private var batch = KVEventBatch()
+    private var changes: [BlockChange] = []
     private var held: [Held] = []
     private var heldBytes = 0
     private var topic: [UInt8]?
@@ -184,6 +186,7 @@ final class EngineStream {
                     "the engine's blocks are forgotten: it restarted, or its events are lost",
                     metadata: ["endpoint": "\(server.name)"])
                 environment.index.clear(endpoint)
+                environment.sharing?.applied([.cleared], at: server.name)
             case .dropHeld:
                 held = []
                 heldBytes = 0
@@ -205,7 +208,13 @@ final class EngineStream {
             return
         }
         environment.metrics.unknownEvents.increment(by: batch.unknownEventCount)
-        environment.index.apply(batch, from: endpoint, model: model)
+        if let sharing = environment.sharing {
+            changes.removeAll(keepingCapacity: true)
+            environment.index.apply(batch, from: endpoint, model: model, recording: &changes)
+            sharing.applied(changes, at: server.name)
+        } else {
+            environment.index.apply(batch, from: endpoint, model: model)
+        }
         if batch.tokens.count > Self.keptTokenCount { batch = KVEventBatch() }
     }
 

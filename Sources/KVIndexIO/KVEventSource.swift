@@ -57,7 +57,7 @@ public actor KVEventSource {
     }
 
     private nonisolated let loop: EventLoop
-    private let environment: EngineStream.Environment
+    private var environment: EngineStream.Environment
     private var streams: [String: EngineStream] = [:]
     private let fanIn: FanIn
 
@@ -98,6 +98,32 @@ public actor KVEventSource {
         loop.execute { self.assumeIsolated { $0.replace(servers) } }
     }
 
+    /// Shares the index with other routers from now on; routers whose keys are made otherwise are
+    /// kept apart. Any thread; to be called before the first ``update(_:)``.
+    public nonisolated func share(
+        through configuration: RedisIndexBackend.Configuration, metrics: RedisIndexMetrics
+    ) {
+        loop.execute {
+            self.assumeIsolated { $0.startSharing(through: configuration, metrics) }
+        }
+    }
+
+    private func startSharing(
+        through configuration: RedisIndexBackend.Configuration, _ metrics: RedisIndexMetrics
+    ) {
+        let index = environment.index
+        let keys = index.configuration
+        var configuration = configuration
+        configuration.namespace += "/\(keys.algorithm)/\(keys.blockSize)/\(keys.hashSeed)"
+        do {
+            environment.sharing = try RedisIndexBackend(
+                configuration, replica: IndexReplica(index), on: loop, metrics: metrics,
+                logger: environment.logger)
+        } catch {
+            environment.logger.error("the index is not shared: \(error)")
+        }
+    }
+
     /// The state of every engine, by name.
     public func engines() -> [KVEngineState] {
         streams.values.map(\.state).sorted { $0.name < $1.name }
@@ -108,6 +134,7 @@ public actor KVEventSource {
         fanIn.close()
         for stream in streams.values { stream.close() }
         streams = [:]
+        environment.sharing?.close()
     }
 
     private func replace(_ servers: [ModelServer]) {
@@ -126,6 +153,7 @@ public actor KVEventSource {
                     "not indexed: \(error)", metadata: ["endpoint": "\(name)"])
             }
         }
+        environment.sharing?.update(Array(streams.keys))
         fanIn.streams = [:]
         for stream in streams.values {
             fanIn.streams[stream.server.name] = stream

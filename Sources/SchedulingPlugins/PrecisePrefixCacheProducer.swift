@@ -1,4 +1,4 @@
-import Configuration
+public import Configuration
 public import Core
 import Hashing
 public import KVIndex
@@ -30,21 +30,27 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     private let spareMatches = Mutex<[PrefixMatches]>([])
 
     /// Registers the type. `makeIndex` is called once for each instance in a configuration, with
-    /// the index configuration that its parameters ask for.
+    /// the index configuration that its parameters ask for, and then `shareIndex` with the section
+    /// that tells how to share it, if there is one.
     public static func register(
         in registry: inout PluginRegistry,
-        makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex
+        makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
+        shareIndex: @escaping @Sendable (ConfigValue) throws(ConfigError) -> Void = {
+            (section) throws(ConfigError) in throw section.error("is not possible here")
+        }
     ) {
         registry.register(type) { (source) throws(ConfigError) in
-            try PrecisePrefixCacheProducer(&source, makeIndex: makeIndex)
+            try PrecisePrefixCacheProducer(&source, makeIndex: makeIndex, shareIndex: shareIndex)
         }
     }
 
     /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
-    /// `speculativeIndexing` (false), `speculativeTTL` (2s).
+    /// `speculativeIndexing` (false), `speculativeTTL` (2s), and one of
+    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
     private init(
         _ source: inout PluginSource,
-        makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex
+        makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
+        shareIndex: (ConfigValue) throws(ConfigError) -> Void
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
@@ -64,6 +70,21 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             index = try makeIndex(configuration)
         } catch {
             throw source.parameters.error("cannot have its index: \(error)")
+        }
+        if let section = try Self.sharing(&source) { try shareIndex(section) }
+    }
+
+    /// The section that tells how to share the index, under upstream's names.
+    private static func sharing(_ source: inout PluginSource) throws(ConfigError) -> ConfigValue? {
+        try source.parameters.orEmpty("indexerConfig").section { (indexer) throws(ConfigError) in
+            try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
+                let redis = index.optional("redisConfig")
+                guard let valkey = index.optional("valkeyConfig") else { return redis }
+                guard redis == nil else {
+                    throw valkey.error("cannot stand beside redisConfig: one server is enough")
+                }
+                return valkey
+            }
         }
     }
 

@@ -63,16 +63,23 @@ struct RouterAssembly {
         metrics.registerProcessMetrics()
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
-        PrecisePrefixCacheProducer.register(in: &plugins) { (configuration) throws(KVIndexError) in
-            let new = try KVIndex(configuration: configuration)
-            return try index.withLock { (index) throws(KVIndexError) in
-                guard index == nil else {
-                    throw .configuration("there is one index already, and one is enough")
+        let sharing = Mutex<RedisIndexBackend.Configuration?>(nil)
+        PrecisePrefixCacheProducer.register(
+            in: &plugins,
+            makeIndex: { (configuration) throws(KVIndexError) in
+                let new = try KVIndex(configuration: configuration)
+                return try index.withLock { (index) throws(KVIndexError) in
+                    guard index == nil else {
+                        throw .configuration("there is one index already, and one is enough")
+                    }
+                    index = new
+                    return new
                 }
-                index = new
-                return new
-            }
-        }
+            },
+            shareIndex: { (section) throws(ConfigError) in
+                let configuration = try RedisIndexBackend.Configuration(parsing: section)
+                sharing.withLock { $0 = configuration }
+            })
         let scheduler = try Self.scheduler(options, plugins)
         let servers = try EndpointFile.servers(parsing: options.endpoint, option: "--endpoint")
 
@@ -93,6 +100,9 @@ struct RouterAssembly {
             let source = KVEventSource(
                 index: index, context: try MessagingContext(), on: background,
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
+            if let sharing = sharing.withLock(\.self) {
+                source.share(through: sharing, metrics: RedisIndexMetrics(metrics))
+            }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }
         if let file = options.endpointsFile {

@@ -1,4 +1,5 @@
 public import Core
+import KVIndex
 public import Logging
 public import Net
 public import RedisClient
@@ -59,6 +60,8 @@ public final class RedisIndexBackend {
     private var isBusy = false
     private var feedPosition: String?
     private var isFeedDue = true
+    /// Whether Redis has told of every endpoint on this connection.
+    private var hasClaimed = false
     private var claimsDue = MonotonicTime.now
     private var housekeepingDue = MonotonicTime.now
     private var writesRefusedUntil = MonotonicTime.now
@@ -100,6 +103,7 @@ public final class RedisIndexBackend {
         for name in endpoints.keys where !new.contains(name) { forget(name) }
         for name in new where endpoints[name] == nil {
             endpoints[name] = SharedEndpoint()
+            hasClaimed = false
             claimsDue = .now
         }
     }
@@ -124,12 +128,37 @@ public final class RedisIndexBackend {
         change(endpoint) { $0.cleared() }
     }
 
+    /// As the three above, in the order of the changes.
+    func applied(_ changes: [BlockChange], at endpoint: String) {
+        var rest = changes[...]
+        while let first = rest.first {
+            switch first {
+            case .stored:
+                let run = rest.prefix { if case .stored = $0 { true } else { false } }
+                stored(run.compactMap(SharedBlock.init), at: endpoint)
+                rest = rest.dropFirst(run.count)
+            case .removed(_, let tier):
+                let run = rest.prefix {
+                    if case .removed(_, tier) = $0 { true } else { false }
+                }
+                let hashes = run.compactMap { change in
+                    if case .removed(let hash, _) = change { hash } else { nil }
+                }
+                removed(hashes, from: tier, at: endpoint)
+                rest = rest.dropFirst(run.count)
+            case .cleared:
+                cleared(endpoint)
+                rest.removeFirst()
+            }
+        }
+    }
+
     private func change(_ name: String, _ body: (inout SharedEndpoint) -> Void) {
         guard var endpoint = endpoints.removeValue(forKey: name) else { return }
         let before = endpoint.changes.count
         body(&endpoint)
-        // Without a connection nothing waits: all is compared when there is one.
-        if endpoint.writesUntil == nil, endpoint.isLoaded {
+        // Who does not write has nothing to say: all is compared before it begins to.
+        if endpoint.writesUntil == nil {
             endpoint.dropWaiting()
         } else if waitingCount + endpoint.changes.count - before
             > configuration.maximumWaitingChanges
@@ -174,6 +203,7 @@ public final class RedisIndexBackend {
     private func lose() {
         isBusy = false
         feedPosition = nil
+        hasClaimed = false
         names = [:]
         for name in endpoints.keys {
             changeSilently(name) { endpoint in
@@ -196,8 +226,8 @@ public final class RedisIndexBackend {
         isFeedDue = true
         advance()
         isAgreed =
-            client?.isReady == true && waitingCount == 0
-            && endpoints.values.allSatisfy { $0.agreement == .reached }
+            client?.isReady == true && hasClaimed && waitingCount == 0
+            && endpoints.values.allSatisfy(\.isAgreed)
         if isAgreed { agreedAt = .now }
         metrics.disagreement.set(isAgreed ? 0 : (.now - agreedAt).seconds)
     }
@@ -270,6 +300,7 @@ public final class RedisIndexBackend {
         exchange(pipeline) { [weak self] replies in
             guard let self else { return }
             _ = isRefused(replies)
+            hasClaimed = true
             for (index, (name, _)) in claimed.enumerated() {
                 take(replies[index], of: name, until: now + configuration.lease)
             }

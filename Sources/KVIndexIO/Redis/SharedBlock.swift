@@ -1,4 +1,5 @@
 public import Core
+import KVIndex
 
 /// A block that an endpoint holds, as routers tell each other.
 public struct SharedBlock: Hashable, Sendable {
@@ -14,6 +15,11 @@ public struct SharedBlock: Hashable, Sendable {
         self.engineHash = engineHash
         self.key = key
         self.tier = tier
+    }
+
+    init?(_ change: BlockChange) {
+        guard case .stored(let engineHash, let key, let tier) = change else { return nil }
+        self.init(engineHash: engineHash, key: key, tier: tier)
     }
 
     /// The bytes of an encoded block: engine hash and key, big-endian, and the tier.

@@ -48,6 +48,7 @@ struct SharedEndpoint {
     private var seen: Set<SharedBlock> = []
     /// Blocks removed before Redis' were known here: what it says of them is old.
     private var removedEarly: Set<UInt64> = []
+    private static let maximumRemovedEarlyCount = 1 << 16
 
     // MARK: - Events of the engine
 
@@ -80,7 +81,7 @@ struct SharedEndpoint {
     mutating func removed(_ hashes: some Sequence<UInt64>, from tier: Tier) {
         becomeDirect()
         for hash in hashes {
-            if !isLoaded { removedEarly.insert(hash) }
+            if !isLoaded { noteRemoval(of: hash) }
             guard let block = takeBack(hash, from: tier) else { continue }
             changes.append(Change(block: block, isStore: false))
         }
@@ -97,6 +98,14 @@ struct SharedEndpoint {
         isLoaded = true
         needsNewNumber = true
         if agreement != .reached { endReading() }
+    }
+
+    private mutating func noteRemoval(of hash: UInt64) {
+        removedEarly.insert(hash)
+        guard removedEarly.count > Self.maximumRemovedEarlyCount else { return }
+        // What Redis has is too old to be of use.
+        isLoaded = true
+        removedEarly = []
     }
 
     private mutating func becomeDirect() {
@@ -119,8 +128,13 @@ struct SharedEndpoint {
 
     // MARK: - What Redis says
 
+    /// Whether there is nothing to compare, or all was.
+    var isAgreed: Bool { agreement == .reached || (number == nil && !isDirect) }
+
     /// The writer, or the number, is another one now.
     mutating func disagree() {
+        // Whose events come here, and who does not write them, has nothing to learn from Redis.
+        if isDirect, isLoaded, writesUntil == nil { return endReading() }
         agreement = .unknown
         seen = []
     }

@@ -1,0 +1,13 @@
+public import Core
+
+/// What an event changed, for those who share the index.
+///
+/// Only blocks that complete one request key are told, of the group that stands for the endpoint.
+public enum BlockChange: Equatable, Sendable {
+    /// A store of a block that the engine calls `engineHash`.
+    case stored(engineHash: UInt64, key: UInt64, tier: Tier)
+    /// A store was taken back.
+    case removed(engineHash: UInt64, tier: Tier)
+    /// All blocks are gone.
+    case cleared
+}
