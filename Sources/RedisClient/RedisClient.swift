@@ -119,7 +119,7 @@ public final class RedisClient {
                 on: loop
             ) { [weak self] event in self?.handle(event) }
         } catch {
-            let error = RedisError.notConnected("\(configuration.remote): \(error)")
+            let error = unreachable(error)
             loop.schedule(after: .zero) { [weak self] in self?.fail(error) }
         }
     }
@@ -129,10 +129,16 @@ public final class RedisClient {
         case .opened: introduce()
         case .received(let bytes): receive(bytes)
         case .closed(let error):
-            fail(
-                isInHandshake
-                    ? .notConnected("\(configuration.remote): \(error)") : .connectionLost(error))
+            fail(isInHandshake ? unreachable(error) : .connectionLost(error))
         }
+    }
+
+    private func unreachable(_ error: NetError) -> RedisError {
+        // What could not be connected to is part of some problems already.
+        if case .connectFailed(let reason) = error, reason.hasPrefix("\(configuration.remote)") {
+            return .notConnected(reason)
+        }
+        return .notConnected("\(configuration.remote): \(error)")
     }
 
     /// Says who we are. The last command tells a server that is not ready from one that is.

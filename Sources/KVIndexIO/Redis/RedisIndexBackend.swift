@@ -59,6 +59,7 @@ public final class RedisIndexBackend {
     private var timer: Timer?
     private var isBusy = false
     private var feedPosition: String?
+    private var problem: RedisError?
     private var isFeedDue = true
     /// Whether Redis has told of every endpoint on this connection.
     private var hasClaimed = false
@@ -188,12 +189,15 @@ public final class RedisIndexBackend {
         switch state {
         case .ready:
             logger.info("the index is shared through Redis")
+            problem = nil
             isBusy = false
             feedPosition = nil
             claimsDue = .now
             advance()
         case .waiting(let error):
-            logger.warning("the index is not shared: \(error)")
+            // Attempts go on; each new problem is told once.
+            if error != problem { logger.warning("the index is not shared: \(error)") }
+            problem = error
             lose()
         case .connecting, .closed: break
         }
