@@ -178,7 +178,10 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
 
     /// A server closed an idle connection as the request came, and is gone.
     @Test func aRequestLostWithAnIdleConnectionMovesOnOnce() async throws {
-        let stage = try await Stage(engines: 3) { $0.client.idleCloseWindow = .seconds(60) }
+        let stage = try await Stage(engines: 3) {
+            $0.client.idleCloseWindow = .seconds(60)
+            $0.client.idleConnectionLifetime = .seconds(600)
+        }
         for engine in stage.engines.indices { try await stage.serveOne(by: engine) }
         let call = stage.client.send("POST", "/v1/completions", body: completion)
         _ = try await stage.engines[0].next()
@@ -193,7 +196,10 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     }
 
     @Test func anEngineThatDiesLaterTakesTheRequestWithIt() async throws {
-        let stage = try await Stage(engines: 2) { $0.client.idleCloseWindow = .zero }
+        let stage = try await Stage(engines: 2) {
+            $0.client.idleCloseWindow = .zero
+            $0.client.idleConnectionLifetime = .seconds(600)
+        }
         try await stage.serveOne(by: 0)
         let call = stage.client.send("POST", "/v1/completions", body: completion)
         _ = try await stage.engines[0].next()

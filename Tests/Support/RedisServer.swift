@@ -12,7 +12,7 @@ package final class RedisServer: @unchecked Sendable {
 
     private let folder: URL
     private let arguments: [String]
-    private var process: Process?
+    private var pid: pid_t?
 
     /// Starts a server; it may not listen yet.
     package init(_ arguments: [String] = []) throws {
@@ -31,44 +31,52 @@ package final class RedisServer: @unchecked Sendable {
 
     /// Starts the server again after ``kill()``.
     package func start() throws {
-        let process = Process()
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments =
+        let words =
             [
                 "redis-server", "--port", "\(port)", "--bind", "127.0.0.1", "--unixsocket",
                 socketPath, "--dir", folder.path, "--save", "", "--appendonly", "no",
                 "--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes",
             ] + arguments
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        self.process = process
+        // Not Foundation's Process: started from several threads at once it overruns its own
+        // memory, and it waits on a run loop.
+        var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        defer {
+            for pointer in pointers { free(pointer) }
+            posix_spawn_file_actions_destroy(&actions)
+        }
+        for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] {
+            posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
+        }
+        var pid: pid_t = 0
+        let result = posix_spawnp(&pid, "redis-server", &actions, nil, &pointers, nil)
+        guard result == 0 else { throw POSIXError(POSIXErrorCode(rawValue: result) ?? .ENOENT) }
+        self.pid = pid
     }
 
     /// Ends the server as a crash would.
     package func kill() {
-        guard let process else { return }
-        self.process = nil
-        Foundation.kill(process.processIdentifier, SIGKILL)
-        process.waitUntilExit()
+        guard let pid else { return }
+        self.pid = nil
+        Foundation.kill(pid, SIGKILL)
+        while waitpid(pid, nil, 0) < 0, errno == EINTR {}
     }
 
     /// Stops the server in the middle of what it does.
     package func suspend() {
-        if let process { Foundation.kill(process.processIdentifier, SIGSTOP) }
+        if let pid { Foundation.kill(pid, SIGSTOP) }
     }
 
     /// Lets the server go on.
     package func resume() {
-        if let process { Foundation.kill(process.processIdentifier, SIGCONT) }
+        if let pid { Foundation.kill(pid, SIGCONT) }
     }
 
     /// CPU time that the server has used, in nanoseconds.
     package func cpuNanoseconds() throws -> UInt64 {
-        guard let process else { return 0 }
-        let text = try String(
-            contentsOfFile: "/proc/\(process.processIdentifier)/schedstat", encoding: .utf8)
+        guard let pid else { return 0 }
+        let text = try String(contentsOfFile: "/proc/\(pid)/schedstat", encoding: .utf8)
         return text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
     }
 
