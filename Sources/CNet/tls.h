@@ -9,8 +9,8 @@
 
 typedef struct cn_tls cn_tls;
 
-/* Clients send and check `server_name`, unless it is NULL, and offer `codec` by ALPN. The context is
- * kept. */
+/* Clients send and check `server_name`, unless it is NULL, and offer `codec` by ALPN. The context
+ * is kept. */
 cn_status cn_tls_create(cn_tls_context *context, const char *server_name, cn_codec codec,
                         cn_tls **tls_p);
 void cn_tls_destroy(cn_tls *tls);
