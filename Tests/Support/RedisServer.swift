@@ -80,19 +80,24 @@ package final class RedisServer: @unchecked Sendable {
         return text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
     }
 
-    /// A port that nobody listens on now.
+    /// A port that nobody listens on now, below those that connections get: a server that is
+    /// restarted finds it free.
     package static func freePort() throws -> UInt16 {
-        let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(fd) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let result = withUnsafeMutableBytes(of: &address) { bytes in
-            let pointer = bytes.assumingMemoryBound(to: sockaddr.self).baseAddress
-            return bind(fd, pointer, size) == 0 ? getsockname(fd, pointer, &size) : -1
+        for _ in 0..<100 {
+            let port = UInt16.random(in: 20_000..<32_000)
+            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            defer { close(fd) }
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = port.bigEndian
+            address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
+            let isFree = withUnsafeBytes(of: &address) { bytes in
+                bind(
+                    fd, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
+                    socklen_t(bytes.count)) == 0
+            }
+            if isFree { return port }
         }
-        guard result == 0 else { throw POSIXError(.EADDRNOTAVAIL) }
-        return UInt16(bigEndian: address.sin_port)
+        throw POSIXError(.EADDRNOTAVAIL)
     }
 }
