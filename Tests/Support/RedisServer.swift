@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// A redis-server of a test's own, on a free port of 127.0.0.1 and on a Unix socket. Nothing is
 /// kept on disk: a server that was killed comes back empty.
@@ -80,11 +81,14 @@ package final class RedisServer: @unchecked Sendable {
         return text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
     }
 
-    /// A port that nobody listens on now, below those that connections get: a server that is
-    /// restarted finds it free.
+    private static let portsTaken = Atomic(Int.random(in: 0..<12_000))
+
+    /// A port that nobody listens on now. No two calls give the same one, and it is below those
+    /// that connections get: a server finds it free when it starts, and when it starts again.
     package static func freePort() throws -> UInt16 {
         for _ in 0..<100 {
-            let port = UInt16.random(in: 20_000..<32_000)
+            let number = portsTaken.wrappingAdd(1, ordering: .relaxed).newValue
+            let port = UInt16(20_000 + number % 12_000)
             let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
             defer { close(fd) }
             var address = sockaddr_in()
