@@ -16,7 +16,7 @@ final class EngineStream {
         let metrics: KVIndexMetrics
         let logger: Logger
         let gate: ReplayGate
-        var sharing: RedisIndexBackend?
+        var sharing: (any IndexSharing)?
     }
 
     private struct Held {

@@ -98,27 +98,21 @@ public actor KVEventSource {
         loop.execute { self.assumeIsolated { $0.replace(servers) } }
     }
 
-    /// Shares the index with other routers from now on; routers whose keys are made otherwise are
-    /// kept apart. Any thread; to be called before the first ``update(_:)``.
+    /// Shares the index with other routers from now on, by what `makeSharing` makes on the loop.
+    /// Any thread; to be called before the first ``update(_:)``.
     public nonisolated func share(
-        through configuration: RedisIndexBackend.Configuration, metrics: RedisIndexMetrics
+        by makeSharing: @escaping @Sendable (IndexSharingEnvironment) throws -> any IndexSharing
     ) {
-        loop.execute {
-            self.assumeIsolated { $0.startSharing(through: configuration, metrics) }
-        }
+        loop.execute { self.assumeIsolated { $0.startSharing(makeSharing) } }
     }
 
     private func startSharing(
-        through configuration: RedisIndexBackend.Configuration, _ metrics: RedisIndexMetrics
+        _ makeSharing: (IndexSharingEnvironment) throws -> any IndexSharing
     ) {
-        let index = environment.index
-        let keys = index.configuration
-        var configuration = configuration
-        configuration.namespace += "/\(keys.algorithm)/\(keys.blockSize)/\(keys.hashSeed)"
         do {
-            environment.sharing = try RedisIndexBackend(
-                configuration, replica: IndexReplica(index), on: loop, metrics: metrics,
-                logger: environment.logger)
+            environment.sharing = try makeSharing(
+                IndexSharingEnvironment(
+                    index: environment.index, loop: loop, logger: environment.logger))
         } catch {
             environment.logger.error("the index is not shared: \(error)")
         }
@@ -153,7 +147,7 @@ public actor KVEventSource {
                     "not indexed: \(error)", metadata: ["endpoint": "\(name)"])
             }
         }
-        environment.sharing?.update(Array(streams.keys))
+        environment.sharing?.update(streams.values.map(\.server))
         fanIn.streams = [:]
         for stream in streams.values {
             fanIn.streams[stream.server.name] = stream

@@ -101,7 +101,8 @@ struct RouterAssembly {
                 index: index, context: try MessagingContext(), on: background,
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
             if let sharing = sharing.withLock(\.self) {
-                source.share(through: sharing, metrics: RedisIndexMetrics(metrics))
+                let metrics = RedisIndexMetrics(metrics)
+                source.share { try RedisIndexBackend(sharing, in: $0, metrics: metrics) }
             }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }

@@ -16,8 +16,10 @@ import Testing
             redis: RedisConfiguration(remote: .unix(path: redis.socketPath)))
         configuration.redis.reconnectDelay = .milliseconds(5)...(.milliseconds(50))
         configuration.pollInterval = .milliseconds(10)
-        stack.source.share(
-            through: configuration, metrics: RedisIndexMetrics(stack.registry))
+        let metrics = RedisIndexMetrics(stack.registry)
+        stack.source.share { [configuration] in
+            try RedisIndexBackend(configuration, in: $0, metrics: metrics)
+        }
     }
 
     @Test func aRouterWithoutEventsRoutesByWhatOthersTell() async throws {

@@ -1,5 +1,5 @@
 public import Core
-import KVIndex
+public import KVIndex
 public import Logging
 public import Net
 public import RedisClient
@@ -15,7 +15,7 @@ import Telemetry
 ///
 /// Lives on its event loop, which should not carry requests. One exchange with Redis is under way
 /// at a time.
-public final class RedisIndexBackend {
+public final class RedisIndexBackend: IndexSharing {
     /// How the index is shared.
     public struct Configuration: Hashable, Sendable {
         /// The server.
@@ -88,6 +88,21 @@ public final class RedisIndexBackend {
         timer = loop.schedule(every: configuration.pollInterval) { [weak self] in self?.tick() }
     }
 
+    /// Starts to share an index; routers whose keys are made otherwise are kept apart.
+    ///
+    /// - Throws: ``RedisError`` if the configuration cannot be used.
+    public convenience init(
+        _ configuration: Configuration, in environment: IndexSharingEnvironment,
+        metrics: RedisIndexMetrics
+    ) throws(RedisError) {
+        let keys = environment.index.configuration
+        var configuration = configuration
+        configuration.namespace += "/\(keys.algorithm)/\(keys.blockSize)/\(keys.hashSeed)"
+        try self.init(
+            configuration, replica: IndexReplica(environment.index), on: environment.loop,
+            metrics: metrics, logger: environment.logger)
+    }
+
     /// Stops to share. The leases end by themselves.
     public func close() {
         timer?.cancel()
@@ -98,8 +113,11 @@ public final class RedisIndexBackend {
 
     // MARK: - The pool, and the events of its engines
 
-    /// The endpoints of the pool, by name. Those that are new take over what Redis has.
-    public func update(_ names: [String]) {
+    /// The pool. Endpoints that are new take over what Redis has.
+    public func update(_ servers: [ModelServer]) { update(servers.map(\.name)) }
+
+    /// As above, by the names of the endpoints.
+    package func update(_ names: [String]) {
         let new = Set(names)
         for name in endpoints.keys where !new.contains(name) { forget(name) }
         for name in new where endpoints[name] == nil {
@@ -130,7 +148,7 @@ public final class RedisIndexBackend {
     }
 
     /// As the three above, in the order of the changes.
-    func applied(_ changes: [BlockChange], at endpoint: String) {
+    public func applied(_ changes: [BlockChange], at endpoint: String) {
         var rest = changes[...]
         while let first = rest.first {
             switch first {
