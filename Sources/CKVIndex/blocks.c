@@ -14,7 +14,7 @@ const uint32_t ci_table_capacity[TABLE_CLASS_COUNT] = {
 static uintptr_t make_table(ci_index *index, unsigned class)
 {
     size_t bytes = ci_table_capacity[class] * sizeof(slot);
-    char *memory = ci_allocate(index, sizeof(garbage) + bytes);
+    char *memory = ci_allocate_lines(index, sizeof(garbage) + bytes);
     if (memory == NULL)
         return 0;
     memset(memory + sizeof(garbage), 0, bytes);

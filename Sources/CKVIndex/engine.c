@@ -73,7 +73,10 @@ static void refer(ci_index *index, uint16_t number, uint64_t tag, entry *block, 
 static bool store_block(ci_index *index, uint16_t number, unsigned tier, uint64_t tag,
                         const uint64_t *mixed, size_t key_count, bool has_tail)
 {
-    entry *known = ci_engine_find_block(index, number, tag);
+    entry *place = ci_engine_place(index, number, tag);
+    uint64_t engine_changes = index->engine_changes;
+    bool is_known = place != NULL && place->tag == tag && (place->meta & META_PART) == 0;
+    entry *known = is_known ? place : NULL;
     uint16_t resident = resident_of(number, tier);
     if (known != NULL && names(index, number, tag, known->meta, mixed, key_count, has_tail)) {
         uint64_t meta = known->meta;
@@ -105,13 +108,15 @@ static bool store_block(ci_index *index, uint16_t number, unsigned tier, uint64_
     index->storing = tag;
     while (attached < key_count && ci_block_attach(index, mixed[attached], resident, true))
         attached++;
-    bool is_named = attached == key_count && ci_engine_insert(index, number, tag, meta);
+    if (index->engine_changes != engine_changes)
+        place = NULL;
+    bool is_named = attached == key_count && ci_engine_insert(index, number, tag, meta, place);
     if (is_named)
         index->holders[number].held_count++;
     while (is_named && key_count > 1 && inserted < key_count - 1) {
         uint64_t own = ci_part_tag(tag, inserted);
         if (ci_engine_find(index, number, own) != NULL
-            || !ci_engine_insert(index, number, own, prefix_of(mixed[inserted]) | META_PART))
+            || !ci_engine_insert(index, number, own, prefix_of(mixed[inserted]) | META_PART, NULL))
             break;
         inserted++;
     }
@@ -142,6 +147,8 @@ size_t ci_store(ci_index *index, uint16_t number, unsigned tier, const uint64_t 
     if (mixed == NULL)
         return 0;
     ci_collect(index);
+    if (block_count >= ENGINE_SEGMENT_COUNT)
+        ci_engine_reserve(index, number, block_count);
     for (size_t block = 0; block < block_count; block++) {
         for (; fetched < block_count && fetched < block + AHEAD; fetched++) {
             if (holder->segments != NULL)

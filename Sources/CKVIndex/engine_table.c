@@ -47,16 +47,19 @@ static entry *lower_bound(const engine_segment *segment, uint64_t tag)
     return place;
 }
 
-entry *ci_engine_find(const ci_index *index, uint16_t holder_number, uint64_t tag)
+entry *ci_engine_place(const ci_index *index, uint16_t holder_number, uint64_t tag)
 {
     const holder *holder = &index->holders[holder_number];
     if (holder->segments == NULL)
         return NULL;
     engine_segment *segment = segment_at(holder, tag);
-    if (segment->entries == NULL)
-        return NULL;
-    entry *place = lower_bound(segment, tag);
-    return place->tag == tag ? place : NULL;
+    return segment->entries != NULL ? lower_bound(segment, tag) : NULL;
+}
+
+entry *ci_engine_find(const ci_index *index, uint16_t holder, uint64_t tag)
+{
+    entry *place = ci_engine_place(index, holder, tag);
+    return place != NULL && place->tag == tag ? place : NULL;
 }
 
 entry *ci_engine_find_block(const ci_index *index, uint16_t holder, uint64_t tag)
@@ -83,6 +86,7 @@ static void erase(ci_index *index, holder *holder, entry *place)
         *place = *next;
     }
     place->tag = 0;
+    index->engine_changes++;
     segment->count--;
     holder->entry_count--;
     index->statistics.engine_block_count--;
@@ -101,44 +105,65 @@ static bool fits(const entry *from, size_t from_count, uint32_t capacity)
     return next < capacity + PAD;
 }
 
-/* Puts them into `to`, which may begin at the same place if `capacity` is not larger than that of
- * `from`: an entry then never moves up. */
-static void spread(const entry *from, size_t from_count, entry *to, uint32_t capacity)
+/* Moves them towards the start until they lie as in a table of `capacity`, in which they fit. */
+static void pack(entry *entries, size_t count, uint32_t capacity)
 {
     size_t next = 0;
-    for (size_t i = 0; i < from_count; i++) {
-        if (from[i].tag == 0)
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].tag == 0)
             continue;
-        entry moved = from[i];
+        entry moved = entries[i];
         size_t home = home_of(moved.tag, capacity);
         while (next < home)
-            to[next++].tag = 0;
-        to[next++] = moved;
+            entries[next++].tag = 0;
+        entries[next++] = moved;
     }
     while (next < capacity + PAD)
-        to[next++].tag = 0;
+        entries[next++].tag = 0;
 }
 
-static bool grow(ci_index *index, engine_segment *segment)
+/* Copies them into a larger table. False if they do not fit. */
+static bool spread(const entry *from, size_t from_count, entry *to, uint32_t capacity)
+{
+    memset(to, 0, array_bytes(capacity));
+    size_t next = 0;
+    for (size_t i = 0; i < from_count; i++) {
+        /* Without a branch on what is empty: that moves nothing and is written over. */
+        size_t home = home_of(from[i].tag, capacity);
+        next = home > next ? home : next;
+        if (next == capacity + PAD - 1)
+            return false;
+        to[next] = from[i];
+        next += from[i].tag != 0;
+    }
+    return true;
+}
+
+static uint32_t limit_of(uint32_t capacity) { return capacity - capacity / 8; }
+
+/* Makes room for `count` entries. */
+static bool grow(ci_index *index, engine_segment *segment, uint32_t count)
 {
     for (uint32_t capacity = segment->capacity;;) {
-        if (capacity < FIRST_CAPACITY)
-            capacity = FIRST_CAPACITY;
-        else
-            capacity += capacity < 128 ? capacity / 2 : capacity / 16 * 3;
+        do {
+            if (capacity < FIRST_CAPACITY)
+                capacity = FIRST_CAPACITY;
+            else
+                capacity += capacity < 128 ? capacity / 2 : capacity / 16 * 3;
+        } while (limit_of(capacity) < count);
         entry *entries = ci_allocate(index, array_bytes(capacity));
         /* Only from those that have more: so all come to have alike. */
         if (entries == NULL && ci_engine_reclaim(index, array_bytes(capacity), capacity))
             entries = ci_allocate(index, array_bytes(capacity));
         if (entries == NULL)
             return false;
-        size_t count = segment->entries != NULL ? segment->capacity + PAD : 0;
-        if (!fits(segment->entries, count, capacity)) {
+        size_t old_length = segment->entries != NULL ? segment->capacity + PAD : 0;
+        if (!spread(segment->entries, old_length, entries, capacity)) {
             ci_free(index, entries);
             continue;
         }
-        spread(segment->entries, count, entries, capacity);
         ci_free(index, segment->entries);
+        index->engine_changes++;
         segment->entries = entries;
         segment->capacity = capacity;
         segment->hand = 0;
@@ -238,18 +263,19 @@ bool ci_engine_reclaim(ci_index *index, size_t bytes, uint32_t capacity)
         uint32_t smaller = segment->capacity / 4 * 3;
         if (smaller <= capacity || smaller < FIRST_CAPACITY || segment->count < average)
             continue;
-        while (segment->count > smaller - smaller / 8) {
+        while (segment->count > limit_of(smaller)) {
             uint32_t before = segment->count;
             evict(index, number, segment);
             if (segment->count == before)
                 break;
         }
         /* In place, so that no more memory is needed; what does not fit at the end stays. */
-        entry *copy = segment->entries;
-        if (segment->count > smaller - smaller / 8
-            || !fits(copy, segment->capacity + PAD, smaller))
+        entry *entries = segment->entries;
+        if (segment->count > limit_of(smaller)
+            || !fits(entries, segment->capacity + PAD, smaller))
             continue;
-        spread(copy, segment->capacity + PAD, copy, smaller);
+        pack(entries, segment->capacity + PAD, smaller);
+        index->engine_changes++;
         segment->capacity = smaller;
         segment->hand = 0;
         segment->entries = ci_shrink(index, segment->entries, array_bytes(smaller));
@@ -259,45 +285,70 @@ bool ci_engine_reclaim(ci_index *index, size_t bytes, uint32_t capacity)
 
 /* ---- Adding ---- */
 
-bool ci_engine_insert(ci_index *index, uint16_t number, uint64_t tag, uint64_t meta)
+static bool make_segments(ci_index *index, uint16_t number)
+{
+    const size_t bytes = ENGINE_SEGMENT_COUNT * sizeof(engine_segment);
+    holder *holder = &index->holders[number];
+    holder->segments = ci_allocate(index, bytes);
+    if (holder->segments == NULL && ci_engine_reclaim(index, bytes, 0))
+        holder->segments = ci_allocate(index, bytes);
+    if (holder->segments == NULL)
+        return false;
+    memset(holder->segments, 0, bytes);
+    if (number >= index->holder_limit)
+        index->holder_limit = number + 1u;
+    return true;
+}
+
+void ci_engine_reserve(ci_index *index, uint16_t number, size_t count)
 {
     holder *holder = &index->holders[number];
-    if (holder->segments == NULL) {
-        holder->segments =
-            ci_allocate(index, ENGINE_SEGMENT_COUNT * sizeof *holder->segments);
-        if (holder->segments == NULL
-            && ci_engine_reclaim(index, ENGINE_SEGMENT_COUNT * sizeof *holder->segments, 0))
-            holder->segments =
-                ci_allocate(index, ENGINE_SEGMENT_COUNT * sizeof *holder->segments);
-        if (holder->segments == NULL)
-            return false;
-        memset(holder->segments, 0, ENGINE_SEGMENT_COUNT * sizeof *holder->segments);
-        if (number >= index->holder_limit)
-            index->holder_limit = number + 1u;
+    if (holder->segments == NULL && !make_segments(index, number))
+        return;
+    for (unsigned i = 0; i < ENGINE_SEGMENT_COUNT; i++) {
+        engine_segment *segment = &holder->segments[i];
+        size_t needed = segment->count + count / ENGINE_SEGMENT_COUNT;
+        if (needed > limit_of(segment->capacity) && !grow(index, segment, (uint32_t)needed))
+            return;
     }
+}
+
+bool ci_engine_insert(ci_index *index, uint16_t number, uint64_t tag, uint64_t meta, entry *place)
+{
+    holder *holder = &index->holders[number];
+    if (holder->segments == NULL && !make_segments(index, number))
+        return false;
     engine_segment *segment = segment_at(holder, tag);
-    if (segment->count >= segment->capacity - segment->capacity / 8 && !grow(index, segment)) {
-        if (segment->entries == NULL)
-            return false;
-        evict(index, number, segment);
-        if (segment->count >= segment->capacity - segment->capacity / 8)
-            return false;
-    }
-    for (;;) {
-        entry *place = lower_bound(segment, tag), *empty = place;
-        while (empty->tag != 0)
-            empty++;
-        if (empty - segment->entries < segment->capacity + PAD - 1) {
-            memmove(place + 1, place, (size_t)(empty - place) * sizeof *place);
-            *place = (entry){.tag = tag, .meta = meta};
-            segment->count++;
-            holder->entry_count++;
-            index->statistics.engine_block_count++;
-            return true;
+    if (segment->count >= limit_of(segment->capacity)) {
+        if (!grow(index, segment, segment->count + 1)) {
+            if (segment->entries == NULL)
+                return false;
+            evict(index, number, segment);
+            if (segment->count >= limit_of(segment->capacity))
+                return false;
         }
-        if (!grow(index, segment))
-            return false;
+        place = NULL;
     }
+    /* All move up to the next empty place, which must not be the last of all. */
+    while (segment->entries[segment->capacity + PAD - 2].tag != 0) {
+        if (!grow(index, segment, segment->count + 1))
+            return false;
+        place = NULL;
+    }
+    entry carried = {.tag = tag, .meta = meta};
+    if (place == NULL)
+        place = lower_bound(segment, tag);
+    for (; place->tag != 0; place++) {
+        entry next = *place;
+        *place = carried;
+        carried = next;
+    }
+    *place = carried;
+    segment->count++;
+    holder->entry_count++;
+    index->statistics.engine_block_count++;
+    index->engine_changes++;
+    return true;
 }
 
 /* ---- A whole holder ---- */

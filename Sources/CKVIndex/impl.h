@@ -208,6 +208,7 @@ struct ci_index {
     uint32_t reclaim_hand;
     size_t maximum_bytes, bytes, other_bytes;
     uint64_t storing; /* the tag that eviction must spare */
+    uint64_t engine_changes; /* what entries of engines were moved, added or taken away */
     ci_tail_dropped *tail_dropped;
     void *context;
     ci_statistics statistics;
@@ -238,6 +239,7 @@ static inline uint64_t scaled(uint64_t fraction, uint64_t count)
 
 /* memory.c: everything that the index allocates. NULL beyond the budget. */
 void *ci_allocate(ci_index *index, size_t bytes);
+void *ci_allocate_lines(ci_index *index, size_t bytes); /* from the start of a cache line */
 void ci_free(ci_index *index, void *memory);
 void *ci_shrink(ci_index *index, void *memory, size_t bytes);
 /* Frees memory that begins with room for a `garbage` when no lookup can see it. */

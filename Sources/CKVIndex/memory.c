@@ -30,13 +30,22 @@ bool ci_index_has_room(const ci_index *index, size_t bytes)
     return index->bytes + index->other_bytes + bytes <= index->maximum_bytes;
 }
 
+/* The allocator's rounding, at most. */
+enum { ROUNDING_BYTES = 64 + HEADER_BYTES };
+
 void *ci_allocate(ci_index *index, size_t bytes)
 {
+    void *memory = ci_index_has_room(index, bytes + ROUNDING_BYTES) ? malloc(bytes) : NULL;
+    if (memory != NULL)
+        count_bytes(index, size_of(memory), 0);
+    return memory;
+}
+
+void *ci_allocate_lines(ci_index *index, size_t bytes)
+{
     bytes = (bytes + 63) / 64 * 64;
-    /* The allocator's rounding, at most. */
-    if (!ci_index_has_room(index, bytes + 64 + HEADER_BYTES))
-        return NULL;
-    void *memory = aligned_alloc(64, bytes);
+    void *memory =
+        ci_index_has_room(index, bytes + ROUNDING_BYTES) ? aligned_alloc(64, bytes) : NULL;
     if (memory != NULL)
         count_bytes(index, size_of(memory), 0);
     return memory;
@@ -151,7 +160,7 @@ uint32_t ci_record_allocate(ci_index *index, unsigned record_class)
     if (index->chunk_count == 0 || index->chunk_used_units + units > CHUNK_UNITS) {
         if (index->chunk_count == index->chunk_limit)
             return NO_RECORD;
-        _Atomic uint64_t *chunk = ci_allocate(index, CHUNK_UNITS * UNIT_BYTES);
+        _Atomic uint64_t *chunk = ci_allocate_lines(index, CHUNK_UNITS * UNIT_BYTES);
         if (chunk == NULL)
             return NO_RECORD;
         atomic_store_explicit(&index->chunks[index->chunk_count++], chunk, memory_order_release);

@@ -51,12 +51,13 @@ public struct KVEventBatch: Sendable {
         extraKeys.removeAll(keepingCapacity: true)
     }
 
-    /// A batch of one of this batch's stores alone.
+    /// A batch of one of this batch's stores alone, in memory of its own: a slice made an array may
+    /// be the whole array, with all the room that it has for larger batches.
     func extracting(_ stored: BlocksStored) -> (BlocksStored, KVEventBatch) {
         var batch = KVEventBatch()
-        batch.hashes = Array(hashes[stored.hashes])
-        batch.tokens = Array(tokens[stored.tokens])
-        batch.extraKeys = Array(extraKeys[stored.extraKeys])
+        batch.hashes.append(contentsOf: hashes[stored.hashes])
+        batch.tokens.append(contentsOf: tokens[stored.tokens])
+        batch.extraKeys.append(contentsOf: extraKeys[stored.extraKeys])
         var event = stored
         event.hashes = batch.hashes.indices
         event.tokens = batch.tokens.indices

@@ -51,7 +51,7 @@ struct Workload {
         }
         smallEvents = (0..<20_000).map { number in
             let prompt = number % promptCount
-            let parent = Self.hash(prompt, Self.blocksPerPrompt - 1)
+            let parent = Self.hash(Self.hash(prompt, 0), after: Self.blocksPerPrompt - 1)
             return Event(
                 payload: Self.payload(
                     firstHash: Self.hash(number, 1 << 20), parent,
@@ -93,6 +93,11 @@ struct Workload {
         mixed(UInt64(prompt) << 24 &+ UInt64(block) &+ 1)
     }
 
+    /// The hash of the block that lies so many behind the first one of an event.
+    private static func hash(_ first: UInt64, after count: Int) -> UInt64 {
+        count == 0 ? first : mixed(first &+ UInt64(count))
+    }
+
     /// A batch of one store in the form of vLLM 0.33; block `n` has the `n`-th hash after the
     /// first.
     private static func payload(
@@ -108,7 +113,7 @@ struct Workload {
         writer.string("block_hashes")
         writer.array(count: tokens.count / blockSize)
         for block in 0..<tokens.count / blockSize {
-            writer.unsigned(block == 0 ? firstHash : mixed(firstHash &+ UInt64(block)))
+            writer.unsigned(hash(firstHash, after: block))
         }
         writer.string("parent_block_hash")
         if let parent { writer.unsigned(parent) } else { writer.null() }
