@@ -130,24 +130,45 @@ cs_status cs_mp_skip(const uint8_t *bytes, size_t bytes_count, size_t *at_p)
 /* The bytes of the longest integer, first byte included. */
 enum { INTEGER_BYTES = 9 };
 
+/* How many bytes a token id has that begins with each of these: a fixint, or 1, 2 or 4 bytes behind
+ * 0xcc to 0xce. 0 where none of these begins. */
+static void token_id_sizes(const uint8_t *bytes, unsigned count, uint8_t *sizes)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t first = bytes[i];
+        sizes[i] = (uint8_t)((first < 0x80 ? 1 : 0) | (first == 0xcc ? 2 : 0)
+                             | (first == 0xcd ? 3 : 0) | (first == 0xce ? 5 : 0));
+    }
+}
+
 cs_status cs_mp_token_ids(
     const uint8_t *bytes, size_t bytes_count, size_t *at_p, uint32_t count, uint32_t *out)
 {
+    /* Where a token id begins is known only from the one before. To make these steps short, sizes
+     * are found for all bytes of a window at once, as vectors. */
+    enum { WINDOW_BYTES = 512 };
+    uint8_t sizes[WINDOW_BYTES];
     size_t at = *at_p;
-    for (uint32_t i = 0; i < count; i++) {
-        /* Without a branch on the width, which differs from token to token: a fixint, or 1, 2 or 4
-         * bytes behind 0xcc to 0xce. */
-        if (bytes_count - at >= INTEGER_BYTES) {
-            uint8_t first = bytes[at];
-            unsigned code = first - 0xccu;
-            bool is_fixint = first < 0x80;
-            if (is_fixint || code <= 2) {
-                unsigned size = is_fixint ? 0 : 1u << code;
-                uint64_t behind = big_endian(bytes + at + 1, 8);
-                out[i] = (uint32_t)(behind >> 1 >> (63 - 8 * size)) | (is_fixint ? first : 0u);
-                at += 1 + size;
-                continue;
+    uint32_t i = 0;
+    while (i < count) {
+        size_t left_bytes = bytes_count - at;
+        if (left_bytes >= INTEGER_BYTES) {
+            const uint8_t *window = bytes + at;
+            unsigned usable = left_bytes - INTEGER_BYTES + 1 < WINDOW_BYTES
+                                  ? (unsigned)(left_bytes - INTEGER_BYTES + 1)
+                                  : WINDOW_BYTES;
+            if (usable > 5 * (count - i))
+                usable = 5 * (count - i);
+            token_id_sizes(window, usable, sizes);
+            unsigned place = 0, size = 0;
+            for (; i < count && place < usable && (size = sizes[place]) != 0; i++, place += size) {
+                uint64_t behind = big_endian(window + place + 1, 8);
+                out[i] = (uint32_t)(behind >> 1 >> (71 - 8 * size))
+                         | (size == 1 ? window[place] : 0u);
             }
+            at += place;
+            if (i == count || (place > 0 && size != 0))
+                continue;
         }
         cs_mp_item item;
         cs_status status = cs_mp_next(bytes, bytes_count, &at, &item);
@@ -155,7 +176,7 @@ cs_status cs_mp_token_ids(
             return status;
         if (item.kind != CS_MP_UINT || item.unsigned_value > UINT32_MAX)
             return CS_TOKEN_ID;
-        out[i] = (uint32_t)item.unsigned_value;
+        out[i++] = (uint32_t)item.unsigned_value;
     }
     *at_p = at;
     return CS_OK;

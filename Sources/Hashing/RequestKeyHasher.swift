@@ -56,6 +56,33 @@ extension PrefixHasher where Key == UInt64 {
         values(of: tokens)
     }
 
+    /// Replaces `keys` by those of the full blocks that follow the block `parent`. Allocates nothing
+    /// where `keys` has room.
+    public func hash(
+        _ tokens: Span<UInt32>, after parent: UInt64, into keys: inout [UInt64]
+    ) {
+        let blockCount = tokens.count / blockSize
+        keys.removeAll(keepingCapacity: true)
+        keys.append(contentsOf: repeatElement(0, count: blockCount))
+        var chain = ch_chain()
+        let status = withUnsafeBytes(of: parent) {
+            ch_chain_init(&chain, algorithm, $0.baseAddress, blockSize)
+        }
+        precondition(status == CH_OK, "the block size was checked")
+        keys.withUnsafeMutableBufferPointer { keys in
+            tokens.withUnsafeBufferPointer { tokens in
+                withUnsafeMutablePointer(to: &chain) { chain in
+                    var job = ch_job()
+                    job.chain = chain
+                    job.tokens = tokens.baseAddress
+                    job.token_count = blockCount * blockSize
+                    job.keys_p = UnsafeMutableRawPointer(keys.baseAddress)
+                    ch_hash(&job, 1)
+                }
+            }
+        }
+    }
+
     /// The keys of all full blocks of a prompt; `extraKeys` is asked for those of each block, by
     /// its index.
     public func keys(

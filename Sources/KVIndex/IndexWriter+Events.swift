@@ -67,14 +67,17 @@ extension IndexWriter {
         let rule = holder == endpoint.index ? nil : rule(of: holder, at: endpoint)
         let count: Int
         if start.tail == nil, !hasExtras, rule != .state, stored.blockSize % blockSize == 0 {
-            var chain = hasher.chain(after: start.key)
-            let keys = chain.append(batch.tokens.span.extracting(stored.tokens))
+            var keys: [UInt64] = []
+            swap(&keys, &spareKeys)
+            hasher.hash(
+                batch.tokens.span.extracting(stored.tokens), after: start.key, into: &keys)
             count = tables.store(
                 hashes, keys: keys.span, keysPerBlock: stored.blockSize / blockSize,
                 hasTail: false, at: holder, in: stored.tier)
             if count == hashes.count, stored.blockSize == blockSize, holder == endpoint.index {
                 tell(hashes, keys: keys.span, tier: stored.tier)
             }
+            swap(&keys, &spareKeys)
         } else {
             let path = RequestKeyPath(stored, in: batch, from: start, hasher: hasher)
             count = store(

@@ -25,6 +25,8 @@ struct IndexWriter: Sendable {
     var admissionCount = 0
     var storesSkippedCount = 0
     var removalsSkippedCount = 0
+    /// Memory for the keys of the next event.
+    var spareKeys: [UInt64] = []
     /// What changed since it was last taken; nil while nobody asks.
     var changes: [BlockChange]?
 

@@ -68,17 +68,26 @@ public enum KVEventDecoder {
     private static let removedOrder: [Field?] = [.blockHashes, .medium, .group, .locality]
 
     private static func field(named name: UnsafeRawBufferPointer) -> Field? {
-        for (known, field) in fieldNames where name.equals(known) { return field }
-        return nil
+        switch name.count {
+        case 6: name.equals("medium") ? .medium : nil
+        case 7: name.equals("lora_id") ? .loraID : nil
+        case 8: name.equals("locality") ? .locality : nil
+        case 9:
+            name.equals("token_ids")
+                ? .tokenIDs
+                : name.equals("lora_name") ? .loraName : name.equals("group_idx") ? .group : nil
+        case 10:
+            name.equals("block_size")
+                ? .blockSize
+                : name.equals("extra_keys")
+                    ? .extraKeys : name.equals("cache_salt") ? .cacheSalt : nil
+        case 12: name.equals("block_hashes") ? .blockHashes : nil
+        case 17: name.equals("parent_block_hash") ? .parent : nil
+        case 18: name.equals("kv_cache_spec_kind") ? .attention : nil
+        case 28: name.equals("kv_cache_spec_sliding_window") ? .window : nil
+        default: nil
+        }
     }
-
-    private static let fieldNames: [(StaticString, Field)] = [
-        ("block_hashes", .blockHashes), ("parent_block_hash", .parent), ("token_ids", .tokenIDs),
-        ("block_size", .blockSize), ("lora_id", .loraID), ("medium", .medium),
-        ("lora_name", .loraName), ("extra_keys", .extraKeys), ("group_idx", .group),
-        ("kv_cache_spec_kind", .attention), ("kv_cache_spec_sliding_window", .window),
-        ("locality", .locality), ("cache_salt", .cacheSalt),
-    ]
 
     /// What the fields of an event add up to.
     private struct Fields {

@@ -96,7 +96,16 @@ public struct MessagePackReader {
     ///
     /// - Throws: ``ScanError`` as ``arrayCount()``.
     public mutating func stringBytes() throws(ScanError) -> UnsafeRawBufferPointer {
-        payload(try nextItem(CS_MP_STRING))
+        // Field names, mostly: up to 31 bytes, whose number is in the first one.
+        if offset < bytes.count, bytes[offset] & 0xe0 == 0xa0 {
+            let count = Int(bytes[offset] & 0x1f)
+            if count < bytes.count - offset {
+                let start = offset + 1
+                offset = start + count
+                return UnsafeRawBufferPointer(rebasing: bytes[start..<offset])
+            }
+        }
+        return payload(try nextItem(CS_MP_STRING))
     }
 
     /// Reads a string.

@@ -144,6 +144,44 @@ static void test_token_ids(void)
     CHECK(at == 0, "moved");
 }
 
+/* Ids of all widths and formats in a row, longer than what is looked at at once. */
+static void test_many_token_ids(void)
+{
+    enum { COUNT = 5000 };
+    static uint8_t bytes[COUNT * 9];
+    static uint32_t ids[COUNT], expected[COUNT];
+    uint64_t random = 1;
+    size_t size = 0;
+    for (int i = 0; i < COUNT; i++) {
+        random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+        /* Widths of 1, 2, 4 and 8 bytes behind the first, of either sign's format. */
+        static const uint8_t formats[] = {0xcc, 0xcd, 0xce, 0xcf, 0xd1, 0xd2, 0xd3};
+        static const uint8_t widths[] = {1, 2, 4, 8, 2, 4, 8};
+        unsigned format = (unsigned)(random >> 60) % 8;
+        uint32_t id = (uint32_t)(random >> 20);
+        if (format == 7) {
+            expected[i] = id & 0x7f;
+            bytes[size++] = (uint8_t)expected[i];
+            continue;
+        }
+        unsigned width = widths[format];
+        uint64_t mask = width == 8 ? UINT32_MAX : (UINT64_C(1) << 8 * width) - 1;
+        if (formats[format] >= 0xd0)
+            mask >>= 1;
+        expected[i] = (uint32_t)(id & mask);
+        bytes[size++] = formats[format];
+        for (unsigned byte = width; byte-- > 0;)
+            bytes[size++] = byte < 4 ? (uint8_t)(expected[i] >> 8 * byte) : 0;
+    }
+    size_t at = 0;
+    CHECK(cs_mp_token_ids(bytes, size, &at, COUNT, ids) == CS_OK && at == size, "many");
+    for (int i = 0; i < COUNT; i++)
+        CHECK(ids[i] == expected[i], "id %d: %u, not %u", i, ids[i], expected[i]);
+    at = 0;
+    CHECK(cs_mp_token_ids(bytes, size - 1, &at, COUNT, ids) == CS_TRUNCATED, "cut");
+    CHECK(cs_mp_token_ids(bytes, size, &at, COUNT + 1, ids) == CS_TRUNCATED, "too few");
+}
+
 int main(void)
 {
     test_formats();
@@ -151,5 +189,6 @@ int main(void)
     test_errors();
     test_skip_deep();
     test_token_ids();
+    test_many_token_ids();
     return 0;
 }
