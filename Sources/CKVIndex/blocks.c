@@ -48,29 +48,40 @@ static uintptr_t table_of(const segment *segment)
 
 static uint32_t limit_of(uintptr_t table) { return table_capacity(table) / 4 * 3; }
 
-static uint32_t next_slot(uint32_t place, uint32_t capacity)
-{
-    return place + 1 == capacity ? 0 : place + 1;
-}
-
 /* ---- Search, by the writer ---- */
 
 void ci_block_prefetch(const ci_index *index, uint64_t mixed)
 {
     uintptr_t table = table_of(&index->segments[segment_of(mixed)]);
-    __builtin_prefetch(&table_slots(table)[slot_home(mixed, table_capacity(table))], 1);
+    __builtin_prefetch(&table_slots(table)[line_home(mixed, table_capacity(table))], 1);
 }
 
-/* The slot of the block with the prefix of `mixed`, or the empty one where it would go. */
+/* The empty slots of a line, as bits. */
+static inline unsigned empty_slots(const slot *line)
+{
+    unsigned empty = 0;
+    for (unsigned i = 0; i < LINE_SLOTS; i++)
+        empty |= (unsigned)(load(&line[i].key) == KEY_EMPTY) << i;
+    return empty;
+}
+
+/* The slot of the block with the prefix of `mixed`, or the empty one where it would go. With a
+ * branch for each slot: while the line is on its way the processor goes on with what comes next. */
 static slot *locate(const ci_index *index, uint64_t mixed)
 {
     uintptr_t table = table_of(&index->segments[segment_of(mixed)]);
     slot *slots = table_slots(table);
-    uint32_t capacity = table_capacity(table), place = slot_home(mixed, capacity);
-    for (;; place = next_slot(place, capacity)) {
-        uint64_t key = load(&slots[place].key);
-        if (key == KEY_EMPTY || key >> PREFIX_SHIFT == mixed >> PREFIX_SHIFT)
-            return &slots[place];
+    uint32_t capacity = table_capacity(table), place = line_home(mixed, capacity);
+    for (;; place = next_line(place, capacity)) {
+        slot *empty = NULL;
+        for (unsigned i = 0; i < LINE_SLOTS; i++) {
+            uint64_t key = load(&slots[place + i].key);
+            if (key >> PREFIX_SHIFT == mixed >> PREFIX_SHIFT)
+                return &slots[place + i];
+            empty = empty == NULL && key == KEY_EMPTY ? &slots[place + i] : empty;
+        }
+        if (empty != NULL)
+            return empty;
     }
 }
 
@@ -88,33 +99,43 @@ slot *ci_block_find(const ci_index *index, uint64_t mixed)
 
 /* ---- Removal ---- */
 
-/* Closes the gap by backward shift. The payload is the caller's to free, after this. */
+/* One of the blocks in a line whose home lies in `line` or before: how far behind that is it? */
+static bool is_home_before(uint64_t key, uint32_t line, uint32_t place, uint32_t capacity)
+{
+    uint32_t home = line_home(key, capacity);
+    uint32_t from_line = place >= line ? place - line : place + capacity - line;
+    uint32_t from_home = place >= home ? place - home : place + capacity - home;
+    return from_home >= from_line;
+}
+
+/* A block from further on moves into a line that was full, and so on until one was not. The payload
+ * is the caller's to free, after this. */
 static void erase(ci_index *index, segment *segment, slot *slot_to_erase)
 {
     uintptr_t table = table_of(segment);
-    slot *slots = table_slots(table);
+    slot *slots = table_slots(table), *hole = slot_to_erase;
     uint32_t capacity = table_capacity(table);
-    uint32_t hole = (uint32_t)(slot_to_erase - slots);
+    uint32_t line = (uint32_t)(hole - slots) / LINE_SLOTS * LINE_SLOTS, place = line;
     bump(segment);
-    store(&slots[hole].key, KEY_TOMB);
-    for (uint32_t place = next_slot(hole, capacity);; place = next_slot(place, capacity)) {
-        uint64_t key = load(&slots[place].key);
-        if (key == KEY_EMPTY)
+    store(&hole->key, KEY_TOMB);
+    while (empty_slots(&slots[place]) == 0) {
+        place = next_line(place, capacity);
+        for (unsigned i = 0; i < LINE_SLOTS; i++) {
+            slot *moved = &slots[place + i];
+            uint64_t key = load(&moved->key);
+            if (key <= KEY_TOMB || !is_home_before(key, line, place, capacity))
+                continue;
+            bump(segment);
+            store(&hole->payload, load(&moved->payload));
+            store(&hole->key, key);
+            bump(segment);
+            store(&moved->key, KEY_TOMB);
+            hole = moved;
+            line = place;
             break;
-        /* An entry may move to the hole unless its home lies behind the hole. */
-        uint32_t home = slot_home(key, capacity);
-        bool is_behind =
-            hole <= place ? hole < home && home <= place : hole < home || home <= place;
-        if (is_behind)
-            continue;
-        bump(segment);
-        store(&slots[hole].payload, load(&slots[place].payload));
-        store(&slots[hole].key, key);
-        bump(segment);
-        store(&slots[place].key, KEY_TOMB);
-        hole = place;
+        }
     }
-    store(&slots[hole].key, KEY_EMPTY);
+    store(&hole->key, KEY_EMPTY);
     /* The next block here writes its payload first. */
     bump(segment);
     index->uses[segment - index->segments].count--;
@@ -136,11 +157,13 @@ static bool grow(ci_index *index, segment *segment)
         uint64_t key = load(&from[i].key);
         if (key == KEY_EMPTY)
             continue;
-        uint32_t place = slot_home(key, capacity);
-        while (load(&to[place].key) != KEY_EMPTY)
-            place = next_slot(place, capacity);
-        store(&to[place].payload, load(&from[i].payload));
-        store(&to[place].key, key);
+        uint32_t place = line_home(key, capacity);
+        unsigned empty;
+        while ((empty = empty_slots(&to[place])) == 0)
+            place = next_line(place, capacity);
+        slot *slot = &to[place + (unsigned)__builtin_ctz(empty)];
+        store(&slot->payload, load(&from[i].payload));
+        store(&slot->key, key);
     }
     atomic_store(&segment->table, new);
     index->uses[segment - index->segments].hand = 0;
@@ -158,7 +181,7 @@ static void evict(ci_index *index, segment *segment)
     uint32_t *hand = &index->uses[segment - index->segments].hand;
     bool is_unused = false;
     for (unsigned candidates = 0; candidates < CANDIDATES;) {
-        *hand = next_slot(*hand, table_capacity(table));
+        *hand = *hand + 1 < table_capacity(table) ? *hand + 1 : 0;
         slot *slot = &slots[*hand];
         if (load(&slot->key) == KEY_EMPTY)
             continue;

@@ -183,6 +183,20 @@ size_t ci_store_place(ci_index *index, uint16_t number, unsigned tier, const uin
 
 /* ---- Removal ---- */
 
+/* Loads what the next blocks to be forgotten need: they were removed long ago. */
+static void approach_retired(const ci_index *index)
+{
+    enum { STEP = AHEAD / 2 };
+    const retired *far =
+        &index->retired[(index->retired_next + 2 * STEP) % index->retired_capacity];
+    const retired *near = &index->retired[(index->retired_next + STEP) % index->retired_capacity];
+    if (index->holders[far->holder].segments != NULL)
+        ci_engine_prefetch(&index->holders[far->holder], far->tag);
+    entry *block = ci_engine_find_block(index, near->holder, near->tag);
+    if (block != NULL)
+        ci_block_prefetch(index, prefix_of(block->meta));
+}
+
 /* Keeps a block that is held no more for a while: its children, or its copies in another tier, may
  * still be announced. */
 static void retire(ci_index *index, uint16_t number, uint64_t tag)
@@ -210,6 +224,7 @@ static void retire(ci_index *index, uint16_t number, uint64_t tag)
         ci_engine_forget(index, number, tag);
         return;
     }
+    approach_retired(index);
     retired old = index->retired[index->retired_next];
     index->retired[index->retired_next] = new;
     index->retired_next = (index->retired_next + 1) % index->retired_capacity;

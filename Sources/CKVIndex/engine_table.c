@@ -38,7 +38,7 @@ static uint32_t home_of(uint64_t tag, uint32_t capacity)
 
 static size_t array_bytes(uint32_t capacity) { return (capacity + PAD) * sizeof(entry); }
 
-/* The first entry that is not below `tag`. */
+/* The first entry that is not below `tag`, or an empty place. */
 static entry *lower_bound(const engine_segment *segment, uint64_t tag)
 {
     entry *place = &segment->entries[home_of(tag, segment->capacity)];
@@ -329,15 +329,21 @@ bool ci_engine_insert(ci_index *index, uint16_t number, uint64_t tag, uint64_t m
         }
         place = NULL;
     }
-    /* All move up to the next empty place, which must not be the last of all. */
-    while (segment->entries[segment->capacity + PAD - 2].tag != 0) {
+    for (;;) {
+        if (place == NULL)
+            place = lower_bound(segment, tag);
+        entry *empty = place;
+        while (empty->tag != 0)
+            empty++;
+        /* The last of all stays empty. */
+        if (empty - segment->entries < segment->capacity + PAD - 1)
+            break;
         if (!grow(index, segment, segment->count + 1))
             return false;
         place = NULL;
     }
+    /* All move up to the next empty place. */
     entry carried = {.tag = tag, .meta = meta};
-    if (place == NULL)
-        place = lower_bound(segment, tag);
     for (; place->tag != 0; place++) {
         entry next = *place;
         *place = carried;

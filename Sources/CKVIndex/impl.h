@@ -1,10 +1,10 @@
 /*
  * The tables and how they are read while they are written.
  *
- * Blocks: open addressing with linear probing in SEGMENT_COUNT segments, of slots of two words:
- * the mixed request key and the payload, which is who holds the block. More than three residents
- * lie in a record of the arena, a set, which never changes and is shared by all blocks with these
- * residents.
+ * Blocks: open addressing in SEGMENT_COUNT segments, by lines of four slots of two words: the mixed
+ * request key and the payload, which is who holds the block. A search goes from line to line until
+ * one has an empty slot. More than three residents lie in a record of the arena, a set, which never
+ * changes and is shared by all blocks with these residents.
  *
  * Reading without waiting. There is one writer at a time. It keeps two rules:
  *  (a) every single store leaves a segment in a state that is true for each key: a slot is filled
@@ -309,10 +309,19 @@ static inline unsigned segment_of(uint64_t mixed)
     return (unsigned)(mixed >> (64 - SEGMENT_BITS));
 }
 
-/* Of the prefix alone, so that an engine's entry finds the block. */
-static inline uint32_t slot_home(uint64_t mixed, uint32_t capacity)
+/* A block lies in the line of its home, or behind it as far as lines are full. Of the prefix alone,
+ * so that an engine's entry finds the block. */
+enum { LINE_SLOTS = 4 };
+
+static inline uint32_t line_home(uint64_t mixed, uint32_t capacity)
 {
-    return (uint32_t)scaled((mixed >> PREFIX_SHIFT << PREFIX_SHIFT) << SEGMENT_BITS, capacity);
+    uint64_t fraction = (mixed >> PREFIX_SHIFT << PREFIX_SHIFT) << SEGMENT_BITS;
+    return (uint32_t)scaled(fraction, capacity / LINE_SLOTS) * LINE_SLOTS;
+}
+
+static inline uint32_t next_line(uint32_t place, uint32_t capacity)
+{
+    return place + LINE_SLOTS == capacity ? 0 : place + LINE_SLOTS;
 }
 
 bool ci_blocks_create(ci_index *index);

@@ -8,6 +8,23 @@
 
 #define NOBODY INLINE_EMPTY
 
+/* The slots of a line whose key it is: one, or two while the block moves, as bits. */
+static inline unsigned find_in_line(const slot *line, uint64_t mixed)
+{
+    unsigned found = 0;
+    for (unsigned i = 0; i < LINE_SLOTS; i++)
+        found |= (unsigned)(load(&line[i].key) == mixed) << i;
+    return found;
+}
+
+static bool has_end(const slot *line)
+{
+    bool is_end = false;
+    for (unsigned i = 0; i < LINE_SLOTS; i++)
+        is_end |= load(&line[i].key) == KEY_EMPTY;
+    return is_end;
+}
+
 /* Who holds a block, as form and residents of its payload; NOBODY if it is not there. */
 static uint64_t read_block(const ci_index *index, uint64_t mixed, bool marks_use)
 {
@@ -16,20 +33,21 @@ static uint64_t read_block(const ci_index *index, uint64_t mixed, bool marks_use
         uint64_t version = load(&segment->version), part = NOBODY;
         uintptr_t table = atomic_load_explicit(&segment->table, memory_order_acquire);
         slot *slots = table_slots(table);
-        uint32_t capacity = table_capacity(table), place = slot_home(mixed, capacity);
-        for (uint32_t probes = 0; probes < capacity; probes++) {
-            uint64_t key = load(&slots[place].key);
-            if (key == mixed) {
-                uint64_t payload = load(&slots[place].payload);
+        uint32_t capacity = table_capacity(table), place = line_home(mixed, capacity);
+        for (uint32_t probes = 0; probes < capacity; probes += LINE_SLOTS) {
+            slot *line = &slots[place];
+            unsigned found = find_in_line(line, mixed);
+            if (found != 0) {
+                slot *slot = &line[__builtin_ctz(found)];
+                uint64_t payload = load(&slot->payload);
                 part = payload & (FORM_MASK | RESIDENTS_MASK);
                 if (marks_use && (payload & PAYLOAD_USED) == 0)
-                    atomic_fetch_or_explicit(&slots[place].payload, PAYLOAD_USED,
-                                             memory_order_relaxed);
+                    atomic_fetch_or_explicit(&slot->payload, PAYLOAD_USED, memory_order_relaxed);
                 break;
             }
-            if (key == KEY_EMPTY)
+            if (has_end(line))
                 break;
-            place = place + 1 == capacity ? 0 : place + 1;
+            place = next_line(place, capacity);
         }
         if (load(&segment->version) == version)
             return part;
@@ -39,7 +57,7 @@ static uint64_t read_block(const ci_index *index, uint64_t mixed, bool marks_use
 /* A block on its way into the cache. */
 typedef struct approach {
     uint64_t mixed;
-    slot *home;
+    slot *line;
 } approach;
 
 static inline approach begin_approach(const ci_index *index, uint64_t key)
@@ -47,19 +65,20 @@ static inline approach begin_approach(const ci_index *index, uint64_t key)
     approach approach = {.mixed = mix_key(index, key)};
     uintptr_t table = atomic_load_explicit(&index->segments[segment_of(approach.mixed)].table,
                                            memory_order_acquire);
-    approach.home = &table_slots(table)[slot_home(approach.mixed, table_capacity(table))];
-    __builtin_prefetch(approach.home);
+    approach.line = &table_slots(table)[line_home(approach.mixed, table_capacity(table))];
+    __builtin_prefetch(approach.line);
     return approach;
 }
 
-/* As read_block; most blocks lie at their home. If the table was replaced since the approach began,
- * this is who held the block then. */
+/* As read_block; most blocks lie in the line of their home. If the table was replaced since the
+ * approach began, this is who held the block then. */
 static inline uint64_t read_home(const ci_index *index, approach approach, bool marks_use)
 {
     const segment *segment = &index->segments[segment_of(approach.mixed)];
     uint64_t version = load(&segment->version);
-    if (load(&approach.home->key) == approach.mixed) {
-        uint64_t payload = load(&approach.home->payload);
+    unsigned found = find_in_line(approach.line, approach.mixed);
+    if (found != 0) {
+        uint64_t payload = load(&approach.line[__builtin_ctz(found)].payload);
         if (load(&segment->version) == version && (!marks_use || (payload & PAYLOAD_USED) != 0))
             return payload & (FORM_MASK | RESIDENTS_MASK);
     }
