@@ -197,6 +197,7 @@ let package = Package(
             of: "Indexer",
             [
                 "Core", "Hashing", "KVIndex", "LoopbackSupport", "ModelServers", "Net", "Scan",
+                "Scheduling",
                 "Telemetry",
             ]),
         tests(of: "KVIndex", ["Core", "Hashing", "Scan"], fixtures: true),

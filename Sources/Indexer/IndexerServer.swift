@@ -2,7 +2,6 @@ public import Core
 public import ModelServers
 public import Net
 internal import Relay
-internal import Synchronization
 public import Telemetry
 
 /// How an index is served.
@@ -37,12 +36,10 @@ public final class IndexerServer: Sendable {
 
     private let server: HTTPServer
     private let clients: HTTPClientGroup
-    private let service: Service
 
-    private init(server: HTTPServer, clients: HTTPClientGroup, service: Service) {
+    private init(server: HTTPServer, clients: HTTPClientGroup) {
         self.server = server
         self.clients = clients
-        self.service = service
     }
 
     /// Starts to serve on the loops of a group; not on one of them.
@@ -67,13 +64,11 @@ public final class IndexerServer: Sendable {
             on: group, at: configuration.address,
             configuration: HTTPServerConfiguration(tls: configuration.tls)
         ) { service.handle($0) }
-        return IndexerServer(server: server, clients: clients, service: service)
+        return IndexerServer(server: server, clients: clients)
     }
 
-    /// Reports not ready, takes no new request, waits for the running ones and aborts what is
-    /// left after `deadline`.
+    /// Takes no new request, waits for the running ones and aborts what is left after `deadline`.
     public func drain(within deadline: Duration) async {
-        service.isDraining.store(true, ordering: .relaxed)
         await server.drain(within: deadline)
         clients.shutdown()
     }
@@ -82,8 +77,10 @@ public final class IndexerServer: Sendable {
 /// Who answers the requests. Any thread.
 private final class Service: Sendable {
     private static let podScores = "/indexer.v1.IndexerService/GetPodScores"
+    /// A server that drains takes no connection to be asked on.
+    private static let health = GRPCHealthService(
+        services: ["indexer.v1.IndexerService"], isReady: { true })
 
-    let isDraining = Atomic<Bool>(false)
     private let lookup: PrefixLookup
     private let engines: EngineDirectory
     private let tokenizer: PromptTokenizer
@@ -111,10 +108,7 @@ private final class Service: Sendable {
     private func call(_ exchange: ServerExchange) -> any ServerExchangeDelegate {
         let began = MonotonicTime.now
         guard exchange.head.target == Self.podScores else {
-            let health = GRPCHealthService(services: ["indexer.v1.IndexerService"]) { [self] in
-                !isDraining.load(ordering: .relaxed)
-            }
-            let delegate = health.handle(exchange)
+            let delegate = Self.health.handle(exchange)
             observe(delegate as? GRPCUnaryCall, .health, since: began)
             return delegate
         }
