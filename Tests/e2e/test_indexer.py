@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import signal
+import socket
 import ssl
 import struct
 
@@ -96,6 +97,12 @@ def engine(port, events, *arguments):
         ready=lambda: healthy(port),
     ):
         yield
+
+
+def listens(port):
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+        return True
 
 
 def complete(port, prompt):
@@ -211,6 +218,41 @@ def test_engines_connect_or_register():
         assert (status, answer["removed_instances"]) == (200, ["registers|default|2"])
         wait_until(
             lambda: service.scores(PROMPT) == {("connects", None): blocks}, "its blocks are gone")
+
+
+def test_an_index_is_shared_through_redis():
+    base = free_ports(40)
+    port, redis = base + 10, base + 20
+    events = f"ipc://@llmd-{port}-events"
+    name = f"name=engine,address=127.0.0.1:{port}"
+    share = ["--redis", f"redis://127.0.0.1:{redis}", "--redis-namespace", "e2e"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(running(
+            "redis-server", "--port", redis, "--bind", "127.0.0.1", "--save", "",
+            ready=lambda: listens(redis),
+        ))
+        stack.enter_context(engine(port, events))
+        hears = stack.enter_context(indexer(
+            base, *share, "--endpoint", f"{name},events={events}"))
+        follows = stack.enter_context(indexer(base + 2, *share, "--endpoint", name))
+        numbers = itertools.count()
+
+        def is_known(service):
+            prompt = f"{next(numbers)} {PROMPT}"
+            complete(port, prompt)
+            prompt_tokens = tokens(port, prompt)
+            blocks = len(prompt_tokens) // BLOCK
+
+            def holds_all():
+                found = service.query(prompt_tokens)["engine"]
+                return found["longest_matched"] == blocks * BLOCK
+
+            with contextlib.suppress(AssertionError):
+                wait_until(holds_all, "the blocks", deadline=2.0)
+                return True
+
+        wait_until(lambda: is_known(hears), "the engine's events")
+        wait_until(lambda: is_known(follows), "what the other one shares")
 
 
 def test_failures_are_told():

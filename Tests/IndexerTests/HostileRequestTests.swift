@@ -7,7 +7,7 @@ import Scheduling
 import Testing
 
 /// Requests broken in many ways: a value or a typed error, no crash.
-@Suite struct HostileTests {
+@Suite struct HostileRequestTests {
     /// How long; `INDEXER_FUZZ_SECONDS` asks for more.
     private static let seconds =
         ProcessInfo.processInfo.environment["INDEXER_FUZZ_SECONDS"].flatMap(Double.init) ?? 1
