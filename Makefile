@@ -54,8 +54,8 @@ lint: setup
 fuzz: setup
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-10} Tests/c/run fuzz
 	$(SWIFT_BUILD) --build-tests
-	KVINDEX_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} swift test -c release --skip-build \
-	    --filter HostileEventTests
+	KVINDEX_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} INDEXER_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} \
+	    swift test -c release --skip-build --filter 'HostileEventTests|HostileRequestTests'
 
 ## make soak    the index against simulated engines, 1,000 seeds
 soak: setup

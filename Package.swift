@@ -103,6 +103,12 @@ let package = Package(
         room("Relay", ["Core", "Net", "Telemetry"]),
         room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
         room("Gateway", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
+        room(
+            "Indexer",
+            [
+                "Core", "Hashing", "KVIndex", "ModelServers", "Net", "Relay", "RequestPipeline",
+                "Scan", "Telemetry",
+            ]),
 
         // Beside and behind the router.
         room("Sidecar", ["Core", "Net", "Relay", "Scan", "Telemetry"]),
@@ -117,7 +123,7 @@ let package = Package(
             name: "llmd",
             dependencies: [
                 argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "Gateway",
-                "Hashing", "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net",
+                "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net",
                 "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
                 "Simulator", "Stack", "Telemetry",
             ],
@@ -187,6 +193,13 @@ let package = Package(
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "Hashing"),
+        tests(
+            of: "Indexer",
+            [
+                "Core", "Hashing", "KVIndex", "LoopbackSupport", "ModelServers", "Net", "Scan",
+                "Scheduling",
+                "Telemetry",
+            ]),
         tests(of: "KVIndex", ["Core", "Hashing", "Scan"], fixtures: true),
         tests(
             of: "KVIndexIO",

@@ -42,12 +42,14 @@ public struct ModelServer: Hashable, Sendable {
     public var eventsEndpoint: String?
     /// Where the engine replays missed KV events (a ZMQ endpoint), if it does.
     public var replayEndpoint: String?
+    /// The model that its KV events concern where they do not tell; nil: it is not known.
+    public var eventsModel: String?
 
     /// Makes a server; `metricsAddress` defaults to `address`.
     public init(
         name: String, address: SocketAddress, metricsAddress: SocketAddress? = nil,
         labels: [String: String] = [:], eventsEndpoint: String? = nil,
-        replayEndpoint: String? = nil
+        replayEndpoint: String? = nil, eventsModel: String? = nil
     ) {
         self.name = name
         self.address = address
@@ -55,6 +57,7 @@ public struct ModelServer: Hashable, Sendable {
         self.labels = labels
         self.eventsEndpoint = eventsEndpoint
         self.replayEndpoint = replayEndpoint
+        self.eventsModel = eventsModel
     }
 }
 

@@ -76,7 +76,9 @@ public final class ExtProcServer: Sendable {
         let isDraining = DrainFlag()
         var healthServer: HTTPServer?
         if let address = configuration.healthAddress {
-            let health = HealthService { isReady() && !isDraining.isSet }
+            let health = GRPCHealthService(
+                services: ["envoy.service.ext_proc.v3.ExternalProcessor"]
+            ) { isReady() && !isDraining.isSet }
             healthServer = try .listen(on: group, at: address) { health.handle($0) }
         }
         let streamMetrics = StreamMetrics(metrics)

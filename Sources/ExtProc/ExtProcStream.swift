@@ -145,11 +145,3 @@ struct StreamMetrics: Sendable {
         (status == .ok ? succeeded : streams.child(String(status.code))).increment()
     }
 }
-
-extension ServerExchange {
-    /// Ends a call before its first message.
-    func refuseGRPC(_ status: GRPCStatus) {
-        respondGRPC()
-        finishGRPC(status)
-    }
-}

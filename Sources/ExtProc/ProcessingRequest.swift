@@ -1,3 +1,5 @@
+package import Net
+
 /// One message from the data plane (`envoy.service.ext_proc.v3.ProcessingRequest`), read in place:
 /// it borrows the buffer it was decoded from. Fields that the router does not use are skipped.
 package struct ProcessingRequest {

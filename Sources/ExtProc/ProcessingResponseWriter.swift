@@ -1,4 +1,5 @@
 package import Core
+internal import Net
 
 /// Writes messages to the data plane (`envoy.service.ext_proc.v3.ProcessingResponse`), each as a
 /// gRPC frame, one after the other into a buffer that is kept from call to call.

@@ -1,4 +1,5 @@
 internal import Core
+internal import Net
 internal import Relay
 
 /// The headers of a request, kept as the data plane sent them: one copy, and where the fields lie

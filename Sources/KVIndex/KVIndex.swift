@@ -73,6 +73,7 @@ public final class KVIndex: Sendable {
     private let nextEnd = Atomic<UInt64>(.max)
     /// Past the highest number of an endpoint.
     private let endpointLimit = Atomic<Int>(0)
+    private let endpointChangeCount = Atomic<Int>(0)
     private let lookupCount = Atomic<Int>(0)
     private let lookupHitCount = Atomic<Int>(0)
 
@@ -139,6 +140,7 @@ public final class KVIndex: Sendable {
             if let known = writer.endpoints[name] { return known }
             let handle = try writer.endpoints.insert(name)
             endpointLimit.store(writer.endpoints.limit, ordering: .releasing)
+            endpointChangeCount.add(1, ordering: .releasing)
             return handle
         }
     }
@@ -148,12 +150,22 @@ public final class KVIndex: Sendable {
         writer.withLock { $0.endpoints[name] }
     }
 
+    /// The handles of endpoints; nil for one that is not registered.
+    public func endpoints(named names: [String]) -> [EndpointHandle?] {
+        writer.withLock { writer in names.map { writer.endpoints[$0] } }
+    }
+
+    /// Changes with every endpoint that is registered or removed: handles that were looked up
+    /// after this was read are good as long as it stays. Takes no lock.
+    public var endpointVersion: Int { endpointChangeCount.load(ordering: .acquiring) }
+
     /// Drops an endpoint with all that it holds: no lookup that begins from now on sees any of it.
     /// Its handle is invalid.
     public func remove(_ endpoint: EndpointHandle) {
         let isKnown = writer.withLock { writer in
             guard writer.endpoints.contains(endpoint) else { return false }
             writer.endpoints.forgetName(of: endpoint)
+            endpointChangeCount.add(1, ordering: .releasing)
             writer.beginClearing(endpoint)
             return true
         }

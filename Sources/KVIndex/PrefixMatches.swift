@@ -28,6 +28,9 @@ public struct TierWeights: Equatable, Sendable {
     public init(gpu: Double, cpu: Double, disk: Double, remote: Double) {
         values = SIMD4(gpu, cpu, disk, remote)
     }
+
+    /// The weight of a tier.
+    public subscript(tier: Tier) -> Double { values[Int(tier.rawValue)] }
 }
 
 /// The result of a lookup: the match of every endpoint. Made once and used for many lookups, it

@@ -53,7 +53,7 @@ final class EngineStream {
         self.server = server
         self.endpoint = endpoint
         self.environment = environment
-        model = environment.configuration.defaultModel
+        model = server.eventsModel ?? environment.configuration.defaultModel
         var policy = environment.configuration.tracking
         policy.canReplay = server.replayEndpoint != nil
         tracker = SequenceTracker(policy: policy)
@@ -136,7 +136,9 @@ final class EngineStream {
     private func readModel(_ topic: UnsafeRawBufferPointer) {
         if let known = self.topic, known.elementsEqual(topic) { return }
         self.topic = Array(topic)
-        model = EventTopic(topic).model ?? environment.configuration.defaultModel
+        model =
+            EventTopic(topic).model ?? server.eventsModel
+            ?? environment.configuration.defaultModel
         if model.isEmpty {
             environment.logger.warning(
                 "the topic of the KV events names no model, and none is configured",

@@ -162,5 +162,6 @@ extension EngineStream {
         server.address == self.server.address
             && server.eventsEndpoint == self.server.eventsEndpoint
             && server.replayEndpoint == self.server.replayEndpoint
+            && server.eventsModel == self.server.eventsModel
     }
 }

@@ -170,6 +170,12 @@ extension ServerExchange {
     public func finishGRPC(_ status: GRPCStatus) {
         finish(trailers: status.trailers)
     }
+
+    /// Ends a call before its first message.
+    public func refuseGRPC(_ status: GRPCStatus) {
+        respondGRPC()
+        finishGRPC(status)
+    }
 }
 
 extension ClientExchange {

@@ -34,6 +34,12 @@ extension ServerExchangeDelegate {
     public func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {}
 }
 
+/// The delegate of an exchange that was answered at once and needs nothing more.
+public final class AnsweredExchange: ServerExchangeDelegate {
+    /// Listens to the rest of an exchange.
+    public init() {}
+}
+
 /// One request at a server, and the way to answer it. Belongs to its loop. Calls after the end do
 /// nothing, so a handler need not watch for it.
 public final class ServerExchange {

@@ -1,10 +1,6 @@
 public import Net
 
-/// The delegate of an exchange that was answered at once and needs nothing more.
-public final class AnsweredExchange: ServerExchangeDelegate {
-    /// Listens to the rest of an exchange.
-    public init() {}
-
+extension AnsweredExchange {
     /// Answers a question for health: whoever answers is well.
     public static func healthy(_ exchange: ServerExchange) -> AnsweredExchange {
         exchange.respond(

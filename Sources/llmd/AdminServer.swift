@@ -23,17 +23,7 @@ enum AdminServer {
             } else {
                 return nil
             }
-            return IgnoredExchange.shared
+            return AnsweredExchange()
         }
     }
-}
-
-/// Nothing more is wanted of an exchange that was answered at once.
-private final class IgnoredExchange: ServerExchangeDelegate, Sendable {
-    static let shared = IgnoredExchange()
-
-    func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {}
-    func exchangeReceivedEnd(_ exchange: ServerExchange) {}
-    func exchangeWritable(_ exchange: ServerExchange) {}
-    func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {}
 }

@@ -1,6 +1,10 @@
 public import ArgumentParser
 public import Bench
 public import Core
+import Foundation
+public import Hashing
+import Indexer
+public import KVIndex
 public import Logging
 public import RequestPipeline
 public import Telemetry
@@ -10,6 +14,7 @@ public import Transfer
 
 extension LineLogHandler.Format: ExpressibleByArgument {}
 extension Logger.Level: @retroactive ExpressibleByArgument {}
+extension RequestKeyAlgorithm: ExpressibleByArgument {}
 extension RoutingPolicy: ExpressibleByArgument {}
 extension ServerRole: ExpressibleByArgument {}
 extension SyntheticTrace: ExpressibleByArgument {}
@@ -19,6 +24,29 @@ extension TransferPath: ExpressibleByArgument {
     public init?(argument: String) {
         guard let path = Self.allCases.first(where: { "\($0)" == argument }) else { return nil }
         self = path
+    }
+}
+
+extension TierWeights: ExpressibleByArgument {
+    /// The weights in `gpu=1,cpu=0.8`.
+    public init?(argument: String) {
+        self.init(parsing: argument)
+    }
+
+    /// As it is given.
+    public var defaultValueDescription: String {
+        Tier.allCases.map { "\($0)=\(self[$0])" }.joined(separator: ",")
+    }
+}
+
+extension SocketAddress {
+    /// The address in `http://host:port`, followed by one of `paths`.
+    init(url: String, option: String, paths: [String]) throws {
+        guard let parts = URLComponents(string: url), parts.scheme == "http",
+            let host = parts.host, let port = UInt16(exactly: parts.port ?? 80),
+            paths.contains(parts.path)
+        else { throw ValidationError("\(option) must be like http://127.0.0.1:8000") }
+        self.init(host: host, port: port)
     }
 }
 

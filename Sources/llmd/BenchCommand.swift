@@ -92,11 +92,7 @@ struct TraceCommand: AsyncParsableCommand {
 
     /// The address in `http://host:port[/v1]`.
     private static func server(_ url: String) throws -> SocketAddress {
-        guard let parts = URLComponents(string: url), parts.scheme == "http",
-            let host = parts.host, let port = UInt16(exactly: parts.port ?? 80),
-            ["", "/", "/v1", "/v1/"].contains(parts.path)
-        else { throw ValidationError("--url must be like http://127.0.0.1:8000") }
-        return SocketAddress(host: host, port: port)
+        try SocketAddress(url: url, option: "--url", paths: ["", "/", "/v1", "/v1/"])
     }
 
     func run() async throws {

@@ -25,14 +25,7 @@ struct RouterOptions: ParsableArguments {
     @Option(help: "A built-in configuration instead: \(RoutingPolicy.names).")
     var policy: RoutingPolicy?
 
-    @Option(
-        help: ArgumentHelp(
-            "A model server, as name=N,address=HOST:PORT[,role=R][,metrics=HOST:PORT][,events=E]"
-                + "[,replay=E]; may be given again.", valueName: "server"))
-    var endpoint: [String] = []
-
-    @Option(help: "A file that lists the model servers; it is read again when it changes.")
-    var endpointsFile: String?
+    @OptionGroup var pool: PoolOptions
 
     @Option(help: "The models that may be asked for, comma-separated; default: what servers list.")
     var models = ""
@@ -43,9 +36,6 @@ struct RouterOptions: ParsableArguments {
     func validate() throws {
         guard [configFile != nil, configText != nil, policy != nil].count(where: { $0 }) <= 1 else {
             throw ValidationError("give one of --config-file, --config-text and --policy")
-        }
-        guard endpoint.isEmpty || endpointsFile == nil else {
-            throw ValidationError("give --endpoint or --endpoints-file, not both")
         }
         guard (10...60_000).contains(refreshMetricsInterval) else {
             throw ValidationError("--refresh-metrics-interval must be from 10 to 60000")
@@ -81,7 +71,6 @@ struct RouterAssembly {
                 sharing.withLock { $0 = configuration }
             })
         let scheduler = try Self.scheduler(options, plugins)
-        let servers = try EndpointFile.servers(parsing: options.endpoint, option: "--endpoint")
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)
@@ -106,15 +95,7 @@ struct RouterAssembly {
             }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }
-        if let file = options.endpointsFile {
-            pool.update(try EndpointFile.servers(at: file))
-            background.execute { [pool] in
-                EndpointFileWatcher(path: file, pool: pool, logger: Logger(label: "discovery"))
-                    .start(on: background)
-            }
-        } else {
-            pool.update(servers)
-        }
+        try options.pool.fill(pool, on: background)
     }
 
     private static func scheduler(

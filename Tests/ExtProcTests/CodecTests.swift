@@ -1,6 +1,7 @@
 import Core
 import ExtProc
 import Foundation
+import Net
 import Testing
 
 /// The messages of Fixtures/messages.json, serialised by Google's protobuf runtime.

@@ -136,6 +136,25 @@ struct KVEventSourceTests {
         try await stack.finish()
     }
 
+    @Test func modelsThatNoTopicTellsAreThoseOfTheServers() async throws {
+        let stack = try Stack { $0.defaultModel = "other" }
+        var servers: [ModelServer] = []
+        for name in ["a", "b"] {
+            let events = ipcEndpoint()
+            try await stack.startEngine(name, at: events, topic: name == "a" ? "" : "kv@e@m")
+            var engine = server(name, events: events, port: name == "a" ? 1 : 2)
+            engine.eventsModel = name == "a" ? "m" : "not this"
+            servers.append(engine)
+        }
+        stack.source.update(servers)
+        try await eventually { await stack.source.engines().allSatisfy(\.isConnected) }
+        for name in ["a", "b"] {
+            try await stack.publish(name, storePayload([1], tokens: Array(1...4)))
+            try await eventually { stack.matched(prompt, on: name) == 1 }
+        }
+        try await stack.finish()
+    }
+
     @Test func badBatchesAreCountedAndPassedOver() async throws {
         let stack = try Stack()
         let (events, replay) = (ipcEndpoint(), ipcEndpoint())

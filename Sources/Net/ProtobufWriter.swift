@@ -1,21 +1,30 @@
 /// Appends messages to one buffer that is kept from call to call (protobuf encoding, proto3).
-struct ProtobufWriter {
-    private(set) var bytes: [UInt8] = []
+public struct ProtobufWriter {
+    /// What was written so far.
+    @inlinable public var bytes: [UInt8] { buffer }
+
+    @usableFromInline var buffer: [UInt8] = []
+
+    /// An empty buffer.
+    @inlinable
+    public init() {}
 
     /// Forgets what was written and keeps the memory.
-    mutating func removeAll() {
-        bytes.removeAll(keepingCapacity: true)
+    @inlinable
+    public mutating func removeAll() {
+        buffer.removeAll(keepingCapacity: true)
     }
 
     /// A gRPC frame whose message `body` writes: one byte 0 for "not compressed", then the length
     /// in four bytes, big-endian.
-    mutating func frame(_ body: (inout ProtobufWriter) -> Void) {
-        let start = bytes.count
-        for _ in 0..<5 { bytes.append(0) }
+    @inlinable
+    public mutating func frame(_ body: (inout ProtobufWriter) -> Void) {
+        let start = buffer.count
+        for _ in 0..<5 { buffer.append(0) }
         body(&self)
-        var rest = bytes.count - start - 5
+        var rest = buffer.count - start - 5
         for index in stride(from: start + 4, to: start, by: -1) {
-            bytes[index] = UInt8(truncatingIfNeeded: rest)
+            buffer[index] = UInt8(truncatingIfNeeded: rest)
             rest >>= 8
         }
     }
@@ -24,14 +33,15 @@ struct ProtobufWriter {
     ///
     /// The length is put before the content once it is known, which moves contents of 128 bytes
     /// and more: for headers, not for bodies.
-    mutating func message(_ number: UInt32, _ body: (inout ProtobufWriter) -> Void) {
+    @inlinable
+    public mutating func message(_ number: UInt32, _ body: (inout ProtobufWriter) -> Void) {
         tag(number, wireType: 2)
-        let start = bytes.count
+        let start = buffer.count
         body(&self)
-        let count = bytes.count - start
+        let count = buffer.count - start
         let prefix = Self.varintBytes(count)
-        for _ in 0..<prefix { bytes.append(0) }
-        bytes.withUnsafeMutableBytes { all in
+        for _ in 0..<prefix { buffer.append(0) }
+        buffer.withUnsafeMutableBytes { all in
             let content = UnsafeMutableRawBufferPointer(rebasing: all[(start + prefix)...])
             content.copyMemory(from: UnsafeRawBufferPointer(rebasing: all[start..<start + count]))
             var rest = count
@@ -43,53 +53,68 @@ struct ProtobufWriter {
     }
 
     /// The head of a length-delimited field of `count` bytes, which the caller appends next.
-    mutating func head(_ number: UInt32, count: Int) {
+    @inlinable
+    public mutating func head(_ number: UInt32, count: Int) {
         tag(number, wireType: 2)
         varint(UInt64(count))
     }
 
     /// What ``head(_:count:)`` and its content take together, for field numbers below 16.
-    static func fieldBytes(_ count: Int) -> Int {
+    @inlinable
+    public static func fieldBytes(_ count: Int) -> Int {
         1 + varintBytes(count) + count
     }
 
     /// A string field.
-    mutating func string(_ number: UInt32, _ value: String) {
+    @inlinable
+    public mutating func string(_ number: UInt32, _ value: String) {
         var value = value
         value.withUTF8 { data(number, UnsafeRawBufferPointer($0)) }
     }
 
     /// A bytes field.
-    mutating func data(_ number: UInt32, _ value: UnsafeRawBufferPointer) {
+    @inlinable
+    public mutating func data(_ number: UInt32, _ value: UnsafeRawBufferPointer) {
         head(number, count: value.count)
         append(value)
     }
 
     /// A bool, enum or unsigned field.
-    mutating func unsigned(_ number: UInt32, _ value: UInt64) {
+    @inlinable
+    public mutating func unsigned(_ number: UInt32, _ value: UInt64) {
         tag(number, wireType: 0)
         varint(value)
     }
 
-    /// Bytes as they are.
-    mutating func append(_ raw: UnsafeRawBufferPointer) {
-        bytes.append(contentsOf: raw)
+    /// A double field.
+    public mutating func double(_ number: UInt32, _ value: Double) {
+        tag(number, wireType: 1)
+        withUnsafeBytes(of: value.bitPattern.littleEndian) { buffer.append(contentsOf: $0) }
     }
 
-    private mutating func tag(_ number: UInt32, wireType: UInt64) {
+    /// Bytes as they are.
+    @inlinable
+    public mutating func append(_ raw: UnsafeRawBufferPointer) {
+        buffer.append(contentsOf: raw)
+    }
+
+    @inlinable
+    mutating func tag(_ number: UInt32, wireType: UInt64) {
         varint(UInt64(number) << 3 | wireType)
     }
 
-    private mutating func varint(_ value: UInt64) {
+    @inlinable
+    mutating func varint(_ value: UInt64) {
         var rest = value
         while rest >= 0x80 {
-            bytes.append(UInt8(rest & 0x7F) | 0x80)
+            buffer.append(UInt8(rest & 0x7F) | 0x80)
             rest >>= 7
         }
-        bytes.append(UInt8(rest))
+        buffer.append(UInt8(rest))
     }
 
-    private static func varintBytes(_ value: Int) -> Int {
+    @inlinable
+    static func varintBytes(_ value: Int) -> Int {
         var count = 1
         var rest = value >> 7
         while rest > 0 {

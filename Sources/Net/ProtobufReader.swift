@@ -1,39 +1,56 @@
 /// Bytes that are not a valid message, and where reading stopped.
-package struct ProtobufError: Error, Equatable, CustomStringConvertible {
+public struct ProtobufError: Error, Equatable, Sendable, CustomStringConvertible {
     /// What was wrong, as the end of a sentence that starts with "protobuf message".
-    package var problem: String
+    public var problem: String
 
-    package var description: String { "protobuf message \(problem)" }
+    /// Makes an error.
+    public init(problem: String) {
+        self.problem = problem
+    }
+
+    /// One line for people.
+    public var description: String { "protobuf message \(problem)" }
 }
 
 /// Reads the fields of one message in place (protobuf encoding, proto3).
 ///
 /// The reader borrows: what it returns points into the buffer it was made over. Groups (wire
 /// types 3 and 4) are refused; proto3 has none.
-struct ProtobufReader {
+public struct ProtobufReader {
     /// A field as it stands on the wire.
-    struct Field {
-        var number: UInt32
-        var value: Value
+    public struct Field {
+        /// From 1 on, as the message's definition has it.
+        public var number: UInt32
+        /// What it holds.
+        public var value: Value
+
+        @inlinable
+        init(number: UInt32, value: Value) {
+            self.number = number
+            self.value = value
+        }
     }
 
     /// A field's value by wire type.
-    enum Value {
+    public enum Value {
         case varint(UInt64)
         case fixed64
         case bytes(UnsafeRawBufferPointer)
         case fixed32
     }
 
-    private let bytes: UnsafeRawBufferPointer
-    private var offset = 0
+    @usableFromInline let bytes: UnsafeRawBufferPointer
+    @usableFromInline var offset = 0
 
-    init(_ bytes: UnsafeRawBufferPointer) {
+    /// Reads the message that lies in `bytes`.
+    @inlinable
+    public init(_ bytes: UnsafeRawBufferPointer) {
         self.bytes = bytes
     }
 
     /// The next field, or nil at the end of the message.
-    mutating func next() throws(ProtobufError) -> Field? {
+    @inlinable
+    public mutating func next() throws(ProtobufError) -> Field? {
         guard offset < bytes.count else { return nil }
         let tag = try varint()
         guard let number = UInt32(exactly: tag >> 3), number > 0, number < 1 << 29 else {
@@ -58,7 +75,8 @@ struct ProtobufReader {
         }
     }
 
-    private mutating func varint() throws(ProtobufError) -> UInt64 {
+    @inlinable
+    mutating func varint() throws(ProtobufError) -> UInt64 {
         // Nearly all tags and most lengths are of one byte.
         if offset < bytes.count, bytes[offset] < 0x80 {
             defer { offset += 1 }
@@ -67,7 +85,8 @@ struct ProtobufReader {
         return try longVarint()
     }
 
-    private mutating func longVarint() throws(ProtobufError) -> UInt64 {
+    @usableFromInline
+    mutating func longVarint() throws(ProtobufError) -> UInt64 {
         var value: UInt64 = 0
         var shift: UInt64 = 0
         while offset < bytes.count {
@@ -82,7 +101,8 @@ struct ProtobufReader {
         throw ProtobufError(problem: "has a bad varint at offset \(offset)")
     }
 
-    private mutating func take(_ count: Int) throws(ProtobufError) -> UnsafeRawBufferPointer {
+    @inlinable
+    mutating func take(_ count: Int) throws(ProtobufError) -> UnsafeRawBufferPointer {
         guard count <= bytes.count - offset else {
             throw ProtobufError(problem: "ends early")
         }
