@@ -76,7 +76,7 @@ let package = Package(
         // Their Swift faces.
         room("Core", settings: safe),
         room("Scan", ["CScan"]),
-        room("Hashing", ["CHashing"]),
+        room("Hashing", ["CHashing", "Core"]),
         room("Transfer", ["CTransfer", "Core"]),
         room("Net", ["CNet", "Core"]),
         room("Messaging", ["CZeroMQ", "Core", "Net"]),
@@ -89,8 +89,8 @@ let package = Package(
         room(
             "KVIndexIO",
             [
-                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry",
-                logging,
+                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Scan",
+                "Telemetry", logging,
             ]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
@@ -192,7 +192,7 @@ let package = Package(
                 "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
-        tests(of: "Hashing"),
+        tests(of: "Hashing", ["Core"]),
         tests(
             of: "Indexer",
             [

@@ -1,27 +1,15 @@
+public import Core
 public import Foundation
 
 /// Checks this implementation against files of hash vectors; `Tests/Vectors/README.md` describes
 /// their format.
 public enum HashConformance {
-    /// What became of one case.
-    public struct Result: Equatable, Sendable {
-        /// The case's name, with release, algorithm and seed where a case has several results.
-        public var name: String
-        /// What differs; nil if all is equal.
-        public var failure: String?
-    }
-
     /// Checks all cases of a vector file.
-    ///
-    public static func check(_ file: Data) throws(HashVectorError) -> [Result] {
+    public static func check(_ file: Data) throws(VectorFileError) -> [ConformanceResult] {
         let vectors = try HashVectors(json: file)
-        var results: [Result] = []
+        var results: [ConformanceResult] = []
         func add(_ name: String, _ check: () throws -> String?) {
-            do {
-                results.append(Result(name: name, failure: try check()))
-            } catch {
-                results.append(Result(name: name, failure: "\(error)"))
-            }
+            results.append(ConformanceResult(name: name, check: check))
         }
         for (seed, digests) in (vectors.none_hash ?? [:]).sorted(by: { $0.key < $1.key }) {
             for (algorithm, digest) in digests.sorted(by: { $0.key < $1.key }) {
@@ -53,7 +41,7 @@ public enum HashConformance {
         for (index, vector) in (vectors.vectors ?? []).enumerated() {
             add("\(index) \(vector.label)") { try check(vector, of: vectors) }
         }
-        guard !results.isEmpty else { throw HashVectorError("it has no hash vectors") }
+        guard !results.isEmpty else { throw VectorFileError("it has no hash vectors") }
         return results
     }
 
@@ -132,7 +120,7 @@ public enum HashConformance {
         guard vectors.algo == BlockHashAlgorithm.sha256CBOR.rawValue else {
             return "no algorithm '\(vectors.algo ?? "")'"
         }
-        guard let parent = BlockHash(try bytes(vector.parent_sha256_hex)) else {
+        guard let parent = BlockHash(try [UInt8](hex: vector.parent_sha256_hex)) else {
             return "the parent has not 32 bytes"
         }
         let hasher = try BlockHasher(
@@ -184,32 +172,6 @@ public enum HashConformance {
     private static func difference<Value: Equatable>(
         _ what: String, _ ours: Value?, _ expected: Value
     ) -> String? {
-        guard ours != expected else { return nil }
-        return "\(what): \(ours.map { "\($0)" } ?? "nothing"), not \(expected)"
-    }
-
-    /// The bytes of a text in hexadecimal.
-    static func bytes(_ hex: String) throws(HashVectorError) -> [UInt8] {
-        let digits = Array(hex.utf8)
-        guard digits.count % 2 == 0 else { throw HashVectorError("odd number of hex digits") }
-        var bytes: [UInt8] = []
-        for index in stride(from: 0, to: digits.count, by: 2) {
-            let pair = String(decoding: digits[index..<index + 2], as: UTF8.self)
-            guard let byte = UInt8(pair, radix: 16) else {
-                throw HashVectorError("'\(pair)' is no byte in hexadecimal")
-            }
-            bytes.append(byte)
-        }
-        return bytes
-    }
-}
-
-/// Why a vector file, or a case in it, cannot be read.
-public struct HashVectorError: Error, CustomStringConvertible {
-    /// What is wrong, and where.
-    public let description: String
-
-    init(_ description: String) {
-        self.description = description
+        ConformanceResult.difference(what, ours, expected)
     }
 }

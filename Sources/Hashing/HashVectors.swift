@@ -1,3 +1,4 @@
+import Core
 import Foundation
 
 /// A file of hash vectors: what of it is checked. A file has any of the sections.
@@ -116,13 +117,13 @@ struct HashVectors: Decodable {
 
 extension HashVectors {
     /// Reads a file.
-    init(json: Data) throws(HashVectorError) {
+    init(json: Data) throws(VectorFileError) {
         do {
             self = try JSONDecoder().decode(Self.self, from: json)
         } catch let error as DecodingError {
-            throw HashVectorError(error.place)
+            throw VectorFileError(error.place)
         } catch {
-            throw HashVectorError("\(error)")
+            throw VectorFileError("\(error)")
         }
     }
 }
@@ -162,7 +163,7 @@ extension HashVectors.BlockCase {
             extras.cacheSalt = cache_salt
             if let prompt_embeds_bytes_hex {
                 extras.embeddings = .init(
-                    bytes: try HashConformance.bytes(prompt_embeds_bytes_hex),
+                    bytes: try [UInt8](hex: prompt_embeds_bytes_hex),
                     bytesPerToken: prompt_embeds_bytes_per_token ?? 1)
             }
             return extras
@@ -178,7 +179,7 @@ extension HashVectors.CapturedBlock {
                 switch (key.first, key.count) {
                 case ("cache_salt", 2): .cacheSalt(key[1])
                 case ("lora", 3): .lora(name: key[1], path: key[2])
-                default: throw HashVectorError("no such extra key: \(key)")
+                default: throw VectorFileError("no such extra key: \(key)")
                 }
             }
         }

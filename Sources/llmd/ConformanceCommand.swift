@@ -1,6 +1,8 @@
 import ArgumentParser
+import Core
 import Foundation
 import Hashing
+import KVIndexIO
 
 struct ConformanceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -10,7 +12,7 @@ struct ConformanceCommand: ParsableCommand {
             Prints passed or FAILED for every case. The exit code is 0 only when all pass. \
             Tests/Vectors has files, and a README on their format.
             """,
-        subcommands: [HashConformanceCommand.self])
+        subcommands: [HashConformanceCommand.self, EventConformanceCommand.self])
 }
 
 struct HashConformanceCommand: ParsableCommand {
@@ -26,15 +28,28 @@ struct HashConformanceCommand: ParsableCommand {
     }
 }
 
+struct EventConformanceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "events",
+        abstract: "KV events of vLLM and SGLang: payloads, and the frames of live ones and replays.")
+
+    @Argument(help: "The vector file.")
+    var file: String
+
+    func run() throws {
+        try ConformanceReport(file: file) { try KVEventConformance.check(Array($0)) }.print()
+    }
+}
+
 /// What became of the cases of a vector file, of whatever kind.
 struct ConformanceReport {
-    private let results: [HashConformance.Result]
+    private let results: [ConformanceResult]
 
     /// Reads a file and checks its cases; an error names the file.
-    init(file: String, check: (Data) throws -> [HashConformance.Result]) throws {
+    init(file: String, check: (Data) throws -> [ConformanceResult]) throws {
         do {
             results = try check(Data(contentsOf: URL(filePath: file)))
-        } catch let error as HashVectorError {
+        } catch let error as VectorFileError {
             throw ValidationError("\(file): \(error)")
         } catch {
             throw ValidationError(error.localizedDescription)

@@ -4,120 +4,15 @@ import KVIndex
 import Scan
 import Testing
 
-private struct Sample: Decodable, CustomTestStringConvertible {
-    let name: String
-    let hex: String
-    let decoded: JSONValue
-    var testDescription: String { name }
-}
-
 private struct Samples: Decodable {
+    struct Sample: Decodable {
+        let hex: String
+    }
+
     let samples: [Sample]
-    let captured_from_vllm_publisher_code: [String: Captured]
-
-    struct Captured: Decodable {
-        let live: [[String]]
-    }
-
-    static func load() throws -> Samples {
-        try JSONDecoder().decode(Samples.self, from: vectors("kv_event_samples.json"))
-    }
 }
-
-/// The samples' own fields in the order of the positional encoding.
-private let storedFields = [
-    "type", "block_hashes", "parent_block_hash", "token_ids", "block_size", "lora_id", "medium",
-    "lora_name", "extra_keys", "group_idx", "kv_cache_spec_kind", "kv_cache_spec_sliding_window",
-]
-private let removedFields = ["type", "block_hashes", "medium", "group_idx"]
-
-private func named(_ event: JSONValue) -> JSONValue {
-    guard case .array(let values) = event else { return event }
-    let names = values.first?.string == "BlockStored" ? storedFields : removedFields
-    return .object(Dictionary(uniqueKeysWithValues: zip(names, values)))
-}
-
-private let tiers: [String: Tier] = [
-    "GPU": .gpu, "CPU": .cpu, "CPU_PINNED": .cpu, "STORAGE": .disk, "DISK": .disk,
-]
 
 @Suite struct KVEventDecoderTests {
-    @Test(arguments: try Samples.load().samples)
-    private func sampleDecodes(_ sample: Sample) throws {
-        let batch = try decode(hexBytes(sample.hex))
-        let expected = sample.decoded.array
-        #expect(JSONValue.double(batch.timestamp) == expected[0])
-        #expect(batch.dataParallelRank == expected[2].integer)
-        #expect(batch.unknownEventCount == 0)
-        try #require(batch.events.count == expected[1].array.count)
-        for (event, expected) in zip(batch.events, expected[1].array.map(named)) {
-            switch event {
-            case .stored(let stored):
-                #expect(expected["type"].string == "BlockStored")
-                check(stored, in: batch, against: expected)
-            case .removed(let removed):
-                #expect(expected["type"].string == "BlockRemoved")
-                #expect(
-                    batch.hashes[removed.hashes]
-                        == expected["block_hashes"].array.compactMap(\.hash)[...])
-                #expect(removed.group == expected["group_idx"].integer)
-                #expect(removed.tier == tier(of: expected))
-            case .allCleared:
-                #expect(expected["type"].string == "AllBlocksCleared")
-            }
-        }
-    }
-
-    private func tier(of event: JSONValue) -> Tier? {
-        event["locality"].string == "REMOTE"
-            ? .remote : event["medium"].string.map { tiers[$0] } ?? .gpu
-    }
-
-    private func check(
-        _ stored: BlocksStored, in batch: KVEventBatch, against expected: JSONValue
-    ) {
-        #expect(
-            batch.hashes[stored.hashes] == expected["block_hashes"].array.compactMap(\.hash)[...])
-        #expect(stored.parent == expected["parent_block_hash"].hash)
-        #expect(
-            batch.tokens[stored.tokens].map(Int.init) == expected["token_ids"].array.map(\.integer))
-        #expect(stored.blockSize == expected["block_size"].integer)
-        #expect(stored.loraID == expected["lora_id"].integer)
-        #expect(stored.loraName == expected["lora_name"].string)
-        #expect(stored.tier == tier(of: expected))
-        #expect(stored.group == expected["group_idx"].integer)
-        #expect(stored.cacheSalt == expected["cache_salt"].string)
-        #expect(stored.attention == .full)
-        var extras: [KVEventBatch.ExtraKey] = []
-        for (block, list) in expected["extra_keys"].array.enumerated() {
-            for item in list.array {
-                if let value = item.string {
-                    extras.append(.init(block: block, value: value, offset: nil))
-                } else if let value = item.array.first?.string {
-                    extras.append(
-                        .init(block: block, value: value, offset: item.array[1].integer))
-                }
-            }
-        }
-        #expect(Array(batch.extraKeys[stored.extraKeys]) == extras)
-    }
-
-    @Test func framesOfVLLMsPublisherDecode() throws {
-        for (version, captured) in try Samples.load().captured_from_vllm_publisher_code {
-            for (index, frames) in captured.live.enumerated() {
-                let batch = try decode(hexBytes(frames[2]))
-                try #require(batch.events.count == 2, "vLLM \(version)")
-                guard case .stored(let stored) = batch.events[0] else {
-                    Issue.record("vLLM \(version): no store first")
-                    continue
-                }
-                #expect(batch.hashes[stored.hashes] == [UInt64(11 + index)])
-                #expect(batch.tokens[stored.tokens] == [1, 2])
-                #expect(batch.events[1] == .allCleared)
-            }
-        }
-    }
-
     @Test func unknownEventsAndFieldsArePassedOver() throws {
         var writer = MessagePackWriter()
         writer.array(count: 5)
@@ -198,7 +93,9 @@ private let tiers: [String: Tier] = [
     @Test(arguments: [1, 2, 3] as [UInt64])
     func noiseNeverBreaksTheDecoder(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
-        let samples = try Samples.load().samples.map { hexBytes($0.hex) }
+        let samples = try JSONDecoder().decode(
+            Samples.self, from: vectors("kv_event_samples.json")
+        ).samples.map { hexBytes($0.hex) }
         var decodedCount = 0
         for _ in 0..<20_000 {
             var payload = samples.randomElement(using: &random) ?? []
