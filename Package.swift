@@ -89,8 +89,8 @@ let package = Package(
         room(
             "KVIndexIO",
             [
-                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry",
-                logging,
+                "Configuration", "Core", "Hashing", "KVIndex", "Messaging", "Net", "RedisClient",
+                "Scan", "Telemetry", logging,
             ]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
