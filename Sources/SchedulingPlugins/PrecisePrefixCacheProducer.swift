@@ -36,7 +36,8 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     public static func register(
         in registry: inout PluginRegistry,
         makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
-        shareIndex: @escaping @Sendable (ConfigValue) throws(ConfigError)
+        shareIndex:
+            @escaping @Sendable (ConfigValue) throws(ConfigError)
             -> RequestKeyAlgorithm = {
                 (section) throws(ConfigError) in throw section.error("is not possible here")
             }
