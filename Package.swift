@@ -208,7 +208,9 @@ let package = Package(
             ]),
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),
-        tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
+        tests(
+            of: "SchedulingPlugins",
+            ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
         tests(
             of: "Sidecar", ["Core", "LoopbackSupport", "Net", "Scan", "Telemetry"], fixtures: true),
         tests(
