@@ -409,6 +409,20 @@ import Testing
         try await third.finish()
     }
 
+    @Test func aNewConnectionIsReasonEnoughToWriteAllAgain() async throws {
+        let redis = try RedisServer()
+        let router = try await UpstreamRouter(redis)
+        try await router.apply { [prompt] in $0.store([1, 2, 3, 4], tokens: prompt) }
+        try await eventually { router.metric("convergence_age_seconds") == 0 }
+        redis.kill()
+        try await router.apply { $0.remove([4]) }
+        try redis.start()
+        let control = try await RedisControl(redis)
+        try await eventually { try await control.send("DBSIZE") == 6 }
+        try await control.finish()
+        try await router.finish()
+    }
+
     @Test func blocksThatSomebodyDeletedAreWrittenAgainWhenTheyAreAskedFor() async throws {
         let redis = try RedisServer()
         let router = try await UpstreamRouter(redis)
