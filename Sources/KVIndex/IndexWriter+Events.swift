@@ -17,7 +17,8 @@ extension IndexWriter {
                 stored.attention == .other
                 ? [] : holders(ofGroup: stored.group ?? mainGroup(of: endpoint), at: endpoint)
             return storePlaces(
-                batch.hashes.span.extracting(stored.hashes), of: stored.tier, at: endpoint, holders)
+                batch.hashes.span.extracting(stored.hashes), of: stored.tier,
+                group: stored.group, at: endpoint, holders)
         }
         guard let holder = holder(for: stored, at: endpoint) else {
             return skipStores(stored.hashes.count, at: endpoint)
@@ -75,14 +76,14 @@ extension IndexWriter {
                 hashes, keys: keys.span, keysPerBlock: stored.blockSize / blockSize,
                 hasTail: false, at: holder, in: stored.tier)
             if count == hashes.count, stored.blockSize == blockSize, holder == endpoint.index {
-                tell(hashes, keys: keys.span, tier: stored.tier)
+                tell(hashes, keys: keys.span, tier: stored.tier, group: stored.group)
             }
             swap(&keys, &spareKeys)
         } else {
             let path = RequestKeyPath(stored, in: batch, from: start, hasher: hasher)
             count = store(
                 hashes, along: path, isState: rule == .state, isGroup: holder != endpoint.index,
-                at: holder, in: stored.tier)
+                group: stored.group, at: holder, in: stored.tier)
         }
         settle()
         admissionCount += count
@@ -94,7 +95,7 @@ extension IndexWriter {
     /// Blocks one by one, where they differ in shape; the number stored.
     private mutating func store(
         _ hashes: Span<UInt64>, along path: RequestKeyPath, isState: Bool, isGroup: Bool,
-        at holder: UInt16, in tier: Tier
+        group: Int?, at holder: UInt16, in tier: Tier
     ) -> Int {
         var stored = 0
         for index in hashes.indices {
@@ -113,7 +114,7 @@ extension IndexWriter {
             if !hasTail, keys.count == 1, !isGroup {
                 tell(
                     hashes.extracting(index..<index + 1), keys: path.keys.span.extracting(keys),
-                    tier: tier)
+                    tier: tier, group: group)
             }
             if hasTail {
                 keep(point, as: BlockName(holder: holder, tag: tables.tag(hashes[index])))
@@ -122,10 +123,13 @@ extension IndexWriter {
         return stored
     }
 
-    private mutating func tell(_ hashes: Span<UInt64>, keys: Span<UInt64>, tier: Tier) {
+    private mutating func tell(
+        _ hashes: Span<UInt64>, keys: Span<UInt64>, tier: Tier, group: Int?
+    ) {
         guard changes != nil else { return }
         for index in hashes.indices {
-            changes?.append(.stored(engineHash: hashes[index], key: keys[index], tier: tier))
+            changes?.append(
+                .stored(engineHash: hashes[index], key: keys[index], tier: tier, group: group))
         }
     }
 
@@ -136,7 +140,8 @@ extension IndexWriter {
 
     /// A store that tells only a place: the tokens were told before.
     private mutating func storePlaces(
-        _ hashes: Span<UInt64>, of tier: Tier, at endpoint: EndpointHandle, _ holders: [UInt16]
+        _ hashes: Span<UInt64>, of tier: Tier, group: Int?, at endpoint: EndpointHandle,
+        _ holders: [UInt16]
     ) {
         guard !holders.isEmpty else { return skipStores(hashes.count, at: endpoint) }
         var unknown: [UInt64] = []
@@ -147,7 +152,8 @@ extension IndexWriter {
                     guard case .key(let key) = tables.find(hashes[index], of: holder) else {
                         continue
                     }
-                    changes?.append(.stored(engineHash: hashes[index], key: key, tier: tier))
+                    changes?.append(
+                        .stored(engineHash: hashes[index], key: key, tier: tier, group: group))
                 }
             }
             unknown = index == 0 ? unknownHere : unknown.filter(unknownHere.contains)
@@ -235,9 +241,10 @@ extension IndexWriter {
     private mutating func apply(_ change: ParkedStores.Change, at endpoint: EndpointHandle) {
         let hashes = [change.hash]
         if change.isStore {
+            let group = mainGroup(of: endpoint)
             storePlaces(
-                hashes.span, of: change.tier, at: endpoint,
-                holders(ofGroup: mainGroup(of: endpoint), at: endpoint))
+                hashes.span, of: change.tier, group: group, at: endpoint,
+                holders(ofGroup: group, at: endpoint))
         } else {
             var batch = KVEventBatch()
             batch.hashes = hashes

@@ -61,6 +61,8 @@ public final class KVIndex: Sendable {
 
     /// As given at the start.
     public let configuration: Configuration
+    /// What was looked up lately, as far as those who look up tell.
+    public let recentLookups = RecentLookups()
 
     private let tables: BlockTables
     private let writer: Mutex<IndexWriter>
@@ -336,6 +338,54 @@ public final class KVIndex: Sendable {
         writer.withLock { writer in
             guard writer.endpoints.contains(endpoint) else { return }
             _ = tables.remove(hashes, at: endpoint.index, from: tier)
+            writer.settle()
+        }
+        noteExpected()
+    }
+
+    /// Takes over blocks that were added before and may have been forgotten since, to save memory.
+    /// Those that are known are stored no more often than before.
+    public func renew(
+        _ hashes: Span<UInt64>, keys: Span<UInt64>, in tier: Tier, of endpoint: EndpointHandle
+    ) {
+        writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return }
+            var known: [UInt64] = []
+            for index in hashes.indices {
+                if case .unknown = tables.find(hashes[index], of: endpoint.index) { continue }
+                known.append(hashes[index])
+            }
+            _ = tables.store(
+                hashes, keys: keys, keysPerBlock: 1, hasTail: false, at: endpoint.index, in: tier)
+            _ = tables.remove(known.span, at: endpoint.index, from: tier)
+            writer.settle()
+        }
+        noteExpected()
+    }
+
+    /// Takes back blocks that were added under the hashes `others` and that events have stored
+    /// under `hashes` since. They stay, as the events told; a lookup at the same time may miss
+    /// them.
+    public func takeBack(
+        _ others: Span<UInt64>, storedAs hashes: Span<UInt64>, keys: Span<UInt64>, in tier: Tier,
+        of endpoint: EndpointHandle
+    ) {
+        writer.withLock { writer in
+            guard writer.endpoints.contains(endpoint) else { return }
+            var known: (hashes: [UInt64], keys: [UInt64]) = ([], [])
+            for index in hashes.indices {
+                guard case .key(keys[index]) = tables.find(hashes[index], of: endpoint.index)
+                else { continue }
+                known.hashes.append(hashes[index])
+                known.keys.append(keys[index])
+            }
+            // A block is there or not, whatever the number of its hashes: to take back one hash
+            // takes the block away, and to store the other once more brings it back.
+            _ = tables.remove(others, at: endpoint.index, from: tier)
+            _ = tables.store(
+                known.hashes.span, keys: known.keys.span, keysPerBlock: 1, hasTail: false,
+                at: endpoint.index, in: tier)
+            _ = tables.remove(known.hashes.span, at: endpoint.index, from: tier)
             writer.settle()
         }
         noteExpected()

@@ -24,4 +24,10 @@ public struct IndexSharingEnvironment {
     public let loop: EventLoop
     /// For what people should know.
     public let logger: Logger
+
+    package init(index: KVIndex, loop: EventLoop, logger: Logger) {
+        self.index = index
+        self.loop = loop
+        self.logger = logger
+    }
 }

@@ -1,6 +1,6 @@
 public import Configuration
 public import Core
-import Hashing
+public import Hashing
 public import KVIndex
 public import Scheduling
 import Synchronization
@@ -30,14 +30,17 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     private let spareMatches = Mutex<[PrefixMatches]>([])
 
     /// Registers the type. `makeIndex` is called once for each instance in a configuration, with
-    /// the index configuration that its parameters ask for, and then `shareIndex` with the section
-    /// that tells how to share it, if there is one.
+    /// the index configuration that its parameters ask for, and before it `shareIndex` with the
+    /// section that tells how to share it, if there is one; it returns the function of the request
+    /// keys if the parameters name none.
     public static func register(
         in registry: inout PluginRegistry,
         makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
-        shareIndex: @escaping @Sendable (ConfigValue) throws(ConfigError) -> Void = {
-            (section) throws(ConfigError) in throw section.error("is not possible here")
-        }
+        shareIndex:
+            @escaping @Sendable (ConfigValue) throws(ConfigError)
+            -> RequestKeyAlgorithm = {
+                (section) throws(ConfigError) in throw section.error("is not possible here")
+            }
     ) {
         registry.register(type) { (source) throws(ConfigError) in
             try PrecisePrefixCacheProducer(&source, makeIndex: makeIndex, shareIndex: shareIndex)
@@ -45,23 +48,29 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     }
 
     /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
-    /// `speculativeIndexing` (false), `speculativeTTL` (2s), and one of
-    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    /// `tokenProcessorConfig.hashAlgorithm` (`xxh64`; `cbor-fnv`, upstream's default, where the
+    /// index is shared in upstream's layout), `speculativeIndexing` (false), `speculativeTTL` (2s),
+    /// and one of `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
-        shareIndex: (ConfigValue) throws(ConfigError) -> Void
+        shareIndex: (ConfigValue) throws(ConfigError) -> RequestKeyAlgorithm
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
-        (configuration.blockSize, configuration.hashSeed) =
-            try source.parameters.orEmpty("tokenProcessorConfig").section {
-                (section) throws(ConfigError) in
-                (
-                    try section.optional("blockSize")?.integer(in: 1...65536) ?? 16,
-                    try section.optional("hashSeed")?.string() ?? ""
-                )
+        if let section = try Self.sharing(&source) {
+            configuration.algorithm = try shareIndex(section)
+        }
+        configuration = try source.parameters.orEmpty("tokenProcessorConfig").section {
+            [configuration] (section) throws(ConfigError) in
+            var read = configuration
+            read.blockSize = try section.optional("blockSize")?.integer(in: 1...65536) ?? 16
+            read.hashSeed = try section.optional("hashSeed")?.string() ?? ""
+            if let algorithm = section.optional("hashAlgorithm") {
+                read.algorithm = try algorithm.choice(of: RequestKeyAlgorithm.self)
             }
+            return read
+        }
         let isSpeculative =
             try source.parameters.optional("speculativeIndexing")?.boolean() ?? false
         let ttl = try source.parameters.optional("speculativeTTL")?.duration() ?? .seconds(2)
@@ -71,7 +80,6 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         } catch {
             throw source.parameters.error("cannot have its index: \(error)")
         }
-        if let section = try Self.sharing(&source) { try shareIndex(section) }
     }
 
     /// The section that tells how to share the index, under upstream's names.
@@ -108,6 +116,7 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
                 match.weighted(by: .standard)
         }
         context.prefixMatches[slot].requestKeys = keys
+        index.recentLookups.note(keys)
         spareMatches.withLock { [matches] in $0.append(matches) }
     }
 

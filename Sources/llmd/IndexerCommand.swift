@@ -137,10 +137,7 @@ struct IndexerCommand: AsyncParsableCommand {
         let source = KVEventSource(
             index: index, context: try MessagingContext(), on: loop, configuration: configuration,
             metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
-        if let redis = try redis.configuration() {
-            let metrics = RedisIndexMetrics(metrics)
-            source.share { try RedisIndexBackend(redis, in: $0, metrics: metrics) }
-        }
+        try redis.sharing()?.start(for: source, registry: metrics)
         try await source.listen()
         return source
     }
@@ -173,7 +170,7 @@ struct RedisOptions: ParsableArguments {
     }
 
     /// What the router's `redisConfig` would say; nil without a server.
-    func configuration() throws -> RedisIndexBackend.Configuration? {
+    func sharing() throws -> RedisSharing? {
         guard let redis else { return nil }
         var json = JSONWriter()
         json.beginObject()
@@ -182,7 +179,7 @@ struct RedisOptions: ParsableArguments {
         if let redisPasswordFile { json.member("passwordFile", redisPasswordFile) }
         if let redisCaFile { json.member("caFile", redisCaFile) }
         json.endObject()
-        return try RedisIndexBackend.Configuration(
+        return try RedisSharing(
             parsing: ConfigValue(
                 parsing: String(decoding: json.bytes, as: UTF8.self), file: "--redis"))
     }

@@ -53,7 +53,7 @@ struct RouterAssembly {
         metrics.registerProcessMetrics()
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
-        let sharing = Mutex<RedisIndexBackend.Configuration?>(nil)
+        let sharing = Mutex<RedisSharing?>(nil)
         PrecisePrefixCacheProducer.register(
             in: &plugins,
             makeIndex: { (configuration) throws(KVIndexError) in
@@ -67,8 +67,9 @@ struct RouterAssembly {
                 }
             },
             shareIndex: { (section) throws(ConfigError) in
-                let configuration = try RedisIndexBackend.Configuration(parsing: section)
-                sharing.withLock { $0 = configuration }
+                let read = try RedisSharing(parsing: section)
+                sharing.withLock { $0 = read }
+                return read.keyAlgorithm
             })
         let scheduler = try Self.scheduler(options, plugins)
 
@@ -89,10 +90,7 @@ struct RouterAssembly {
             let source = KVEventSource(
                 index: index, context: try MessagingContext(), on: background,
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
-            if let sharing = sharing.withLock(\.self) {
-                let metrics = RedisIndexMetrics(metrics)
-                source.share { try RedisIndexBackend(sharing, in: $0, metrics: metrics) }
-            }
+            sharing.withLock(\.self)?.start(for: source, registry: metrics)
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }
         try options.pool.fill(pool, on: background)

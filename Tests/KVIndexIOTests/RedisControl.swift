@@ -4,7 +4,7 @@ import LoopbackSupport
 import Net
 import RedisClient
 
-/// A client by which a test looks at its server. Replies other than numbers count as 0.
+/// A client by which a test looks at its server. Of `send`, replies other than numbers count as 0.
 ///
 /// Unchecked: `client` is touched on the loop only.
 final class RedisControl: @unchecked Sendable {
@@ -31,6 +31,19 @@ final class RedisControl: @unchecked Sendable {
     }
 
     func send(_ command: String...) async throws -> Int {
+        try await send(command) { $0.integer ?? 0 }
+    }
+
+    /// The texts of an array, sorted.
+    func texts(_ command: String...) async throws -> [String] {
+        try await send(command) { reply in
+            (0..<reply.count).map { reply[$0].text ?? "" }.sorted()
+        }
+    }
+
+    private func send<Value: Sendable>(
+        _ command: [String], _ value: @escaping @Sendable (RedisReply) -> Value
+    ) async throws -> Value {
         try await withCheckedThrowingContinuation { continuation in
             loop.execute {
                 var pipeline = RedisPipeline()
@@ -38,7 +51,7 @@ final class RedisControl: @unchecked Sendable {
                 for argument in command.dropFirst() { pipeline.add(argument) }
                 do {
                     try self.client?.send(pipeline) { result in
-                        continuation.resume(with: result.map { $0[0].integer ?? 0 })
+                        continuation.resume(with: result.map { value($0[0]) })
                     }
                 } catch {
                     continuation.resume(throwing: error)

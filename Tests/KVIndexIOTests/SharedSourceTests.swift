@@ -70,8 +70,11 @@ import Testing
     }
 
     private func configuration(_ text: String) throws -> RedisIndexBackend.Configuration {
-        try RedisIndexBackend.Configuration(
-            parsing: ConfigValue(parsing: text, file: "router.yaml"))
+        let sharing = try RedisSharing(parsing: ConfigValue(parsing: text, file: "router.yaml"))
+        guard case .llmd(let configuration) = sharing else {
+            throw ConfigError(file: "router.yaml", line: nil, problem: "another layout")
+        }
+        return configuration
     }
 
     @Test func readsUpstreamsNames() throws {

@@ -1,4 +1,6 @@
+import Configuration
 import Core
+import Hashing
 import KVIndex
 import Scheduling
 import SchedulingPlugins
@@ -6,16 +8,26 @@ import Synchronization
 import Testing
 
 @Suite struct PrecisePrefixCacheProducerTests {
-    private func make(_ parameters: String) throws -> (Scheduler, KVIndex) {
+    /// Of a shared index the keys are made by `sharedAlgorithm`.
+    private func make(
+        _ parameters: String, sharedAlgorithm: RequestKeyAlgorithm = .xxh64
+    ) throws -> (Scheduler, KVIndex) {
         final class Box: Sendable { let index = Mutex<KVIndex?>(nil) }
         let box = Box()
         var registry = PluginRegistry.standard
-        PrecisePrefixCacheProducer.register(in: &registry) {
-            (configuration) throws(KVIndexError) in
-            let index = try KVIndex(configuration: configuration)
-            box.index.withLock { $0 = index }
-            return index
-        }
+        PrecisePrefixCacheProducer.register(
+            in: &registry,
+            makeIndex: { (configuration) throws(KVIndexError) in
+                let index = try KVIndex(configuration: configuration)
+                box.index.withLock { $0 = index }
+                return index
+            },
+            shareIndex: { (section) throws(ConfigError) in
+                _ = try section.section { (section) throws(ConfigError) in
+                    try section.required("address").string()
+                }
+                return sharedAlgorithm
+            })
         let scheduler = try EndpointPickerConfig.scheduler(
             parsing: """
                 apiVersion: llm-d.ai/v1alpha1
@@ -91,5 +103,39 @@ import Testing
         var short = self.cycle(tokens: [1, 2, 3])
         _ = try scheduler.schedule(&short)
         #expect(short.context.prefixMatch(by: "precise-prefix-cache-producer") == nil)
+    }
+
+    @Test(arguments: [
+        ("{}", RequestKeyAlgorithm.xxh64),
+        ("{tokenProcessorConfig: {hashAlgorithm: cbor-fnv}}", .cborFNV),
+        ("{tokenProcessorConfig: {hashAlgorithm: xxh64}}", .xxh64),
+        ("{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: x}}}}", .cborFNV),
+        ("{indexerConfig: {kvBlockIndexConfig: {valkeyConfig: {address: x}}}}", .cborFNV),
+        (
+            "{tokenProcessorConfig: {hashAlgorithm: xxh64}, "
+                + "indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: x}}}}", .xxh64
+        ),
+    ])
+    func keysAreMadeAsTold(parameters: String, algorithm: RequestKeyAlgorithm) throws {
+        let (_, index) = try make(parameters, sharedAlgorithm: .cborFNV)
+        #expect(index.configuration.algorithm == algorithm)
+    }
+
+    @Test func unknownAlgorithmsAreRefused() {
+        #expect {
+            _ = try make("{tokenProcessorConfig: {hashAlgorithm: sha256}}")
+        } throws: { error in
+            "\(error)".contains("hashAlgorithm cannot be 'sha256'")
+        }
+    }
+
+    @Test func lookupsAreToldToWhoAsksOthers() throws {
+        let (scheduler, index) = try make("{tokenProcessorConfig: {blockSize: 4}}")
+        index.recentLookups.open {}
+        var cycle = cycle(tokens: Array(0..<9))
+        _ = try scheduler.schedule(&cycle)
+        let tokens = Array<UInt32>(0..<9)
+        #expect(
+            index.recentLookups.take() == [index.hasher(model: "m").keys(of: tokens.span)])
     }
 }

@@ -18,7 +18,7 @@ public struct SharedBlock: Hashable, Sendable {
     }
 
     init?(_ change: BlockChange) {
-        guard case .stored(let engineHash, let key, let tier) = change else { return nil }
+        guard case .stored(let engineHash, let key, let tier, _) = change else { return nil }
         self.init(engineHash: engineHash, key: key, tier: tier)
     }
 
