@@ -19,7 +19,7 @@ public struct PrefixMatch: Equatable, Sendable {
 
 /// What a block is worth by the tier that it lies in.
 public struct TierWeights: Equatable, Sendable {
-    fileprivate let values: SIMD4<Double>
+    fileprivate var values: SIMD4<Double>
 
     /// llm-d's weights: 1 for GPU, 0.8 for CPU memory; 0.6 and 0.4 for what it does not know.
     public static let standard = TierWeights(gpu: 1, cpu: 0.8, disk: 0.6, remote: 0.4)
@@ -30,7 +30,10 @@ public struct TierWeights: Equatable, Sendable {
     }
 
     /// The weight of a tier.
-    public subscript(tier: Tier) -> Double { values[Int(tier.rawValue)] }
+    public subscript(tier: Tier) -> Double {
+        get { values[Int(tier.rawValue)] }
+        set { values[Int(tier.rawValue)] = newValue }
+    }
 }
 
 /// The result of a lookup: the match of every endpoint. Made once and used for many lookups, it

@@ -24,6 +24,7 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     }
 
     private let index: KVIndex
+    private let weights: TierWeights
     private let speculativeTTL: Duration?
     private let handles = Mutex<Handles?>(nil)
     /// Results of earlier lookups, to be overwritten by the next.
@@ -50,7 +51,9 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
     /// `tokenProcessorConfig.hashAlgorithm` (`xxh64`; `cbor-fnv`, upstream's default, where the
     /// index is shared in upstream's layout), `speculativeIndexing` (false), `speculativeTTL` (2s),
-    /// and one of `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    /// `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`: gpu 1, cpu 0.8, disk
+    /// 0.6, remote 0.4), and one of `indexerConfig.kvBlockIndexConfig.redisConfig` and
+    /// `valkeyConfig`.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
@@ -58,9 +61,12 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
-        if let section = try Self.sharing(&source) {
-            configuration.algorithm = try shareIndex(section)
+        let sharing: ConfigValue?
+        (sharing, weights) = try source.parameters.orEmpty("indexerConfig").section {
+            (indexer) throws(ConfigError) in
+            (try Self.sharing(&indexer), try Self.weights(&indexer))
         }
+        if let sharing { configuration.algorithm = try shareIndex(sharing) }
         configuration = try source.parameters.orEmpty("tokenProcessorConfig").section {
             [configuration] (section) throws(ConfigError) in
             var read = configuration
@@ -83,17 +89,50 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     }
 
     /// The section that tells how to share the index, under upstream's names.
-    private static func sharing(_ source: inout PluginSource) throws(ConfigError) -> ConfigValue? {
-        try source.parameters.orEmpty("indexerConfig").section { (indexer) throws(ConfigError) in
-            try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
-                let redis = index.optional("redisConfig")
-                guard let valkey = index.optional("valkeyConfig") else { return redis }
-                guard redis == nil else {
-                    throw valkey.error("cannot stand beside redisConfig: one server is enough")
-                }
-                return valkey
+    private static func sharing(
+        _ indexer: inout ConfigSection
+    ) throws(ConfigError) -> ConfigValue? {
+        try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
+            let redis = index.optional("redisConfig")
+            guard let valkey = index.optional("valkeyConfig") else { return redis }
+            guard redis == nil else {
+                throw valkey.error("cannot stand beside redisConfig: one server is enough")
+            }
+            return valkey
+        }
+    }
+
+    /// A tier as configurations and engines name it.
+    private enum TierName: String, CaseIterable {
+        case gpu, cpu, disk, storage, remote
+
+        var tier: Tier {
+            switch self {
+            case .gpu: .gpu
+            case .cpu: .cpu
+            case .disk, .storage: .disk
+            case .remote: .remote
             }
         }
+    }
+
+    /// What a block is worth by its tier; a tier that is not named has its standard weight.
+    private static func weights(
+        _ indexer: inout ConfigSection
+    ) throws(ConfigError) -> TierWeights {
+        var weights = TierWeights.standard
+        var named: Set<Tier> = []
+        for entry in try indexer.optional("kvCacheBackendConfigs")?.list() ?? [] {
+            try entry.section { (section) throws(ConfigError) in
+                let name = try section.required("name")
+                let tier = try name.choice(of: TierName.self).tier
+                guard named.insert(tier).inserted else {
+                    throw name.error("names a tier a second time")
+                }
+                weights[tier] = try section.required("weight").number(in: 0...1)
+            }
+        }
+        return weights
     }
 
     /// Looks the prompt's blocks up, all endpoints at once.
@@ -113,7 +152,7 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             let match = matches[handle]
             context.prefixMatches[slot].matchedBlocks[endpoint] = match.blockCount
             context.prefixMatches[slot].weightedBlocks[endpoint] =
-                match.weighted(by: .standard)
+                match.weighted(by: weights)
         }
         context.prefixMatches[slot].requestKeys = keys
         index.recentLookups.note(keys)

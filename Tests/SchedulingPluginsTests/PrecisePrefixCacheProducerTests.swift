@@ -54,6 +54,40 @@ import Testing
         return cycle
     }
 
+    @Test func tiersWeighAsConfigured() throws {
+        let list = "[{name: cpu, weight: 0.5}, {name: storage, weight: 0.25}]"
+        let (scheduler, index) = try make(
+            "{tokenProcessorConfig: {blockSize: 4}, indexerConfig: {kvCacheBackendConfigs: \(list)}}"
+        )
+        let tokens = Array<UInt32>(0..<16)
+        let keys = index.hasher(model: "m").keys(of: tokens.span)
+        for (number, tiers) in [[Tier.gpu, .cpu], [.cpu, .disk], [.remote]].enumerated() {
+            let endpoint = try index.register("e\(number)")
+            for (block, tier) in tiers.enumerated() {
+                index.add(
+                    [keys[block]].span, keys: [keys[block]].span, in: tier, of: endpoint)
+            }
+        }
+        var cycle = cycle(tokens: tokens)
+        _ = try scheduler.schedule(&cycle)
+        let match = try #require(cycle.context.prefixMatch(by: "precise-prefix-cache-producer"))
+        #expect(match.matchedBlocks == [2, 2, 1])
+        #expect(match.weightedBlocks == [1.5, 0.75, 0.4])
+    }
+
+    @Test(arguments: [
+        ("[{name: tape, weight: 1}]", "tape"), ("[{name: gpu}]", "weight"),
+        ("[{name: gpu, weight: 2}]", "1"),
+        ("[{name: disk, weight: 1}, {name: storage, weight: 1}]", "a second time"),
+        ("[{name: gpu, weight: 1, size: 1}]", "size"),
+    ])
+    func wrongTierWeightsAreErrors(_ list: String, _ part: String) {
+        #expect { try make("{indexerConfig: {kvCacheBackendConfigs: \(list)}}") } throws: { error in
+            guard let error = error as? ConfigError else { return false }
+            return error.line == 4 && "\(error)".contains(part)
+        }
+    }
+
     @Test func speculationBringsAnEqualPromptToTheSameEndpoint() throws {
         let (scheduler, index) = try make(
             "{tokenProcessorConfig: {blockSize: 4}, speculativeIndexing: true, speculativeTTL: 1h}")
