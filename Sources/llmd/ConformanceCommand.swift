@@ -31,7 +31,8 @@ struct HashConformanceCommand: ParsableCommand {
 struct EventConformanceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "events",
-        abstract: "KV events of vLLM and SGLang: payloads, and the frames of live ones and replays.")
+        abstract: "KV events of vLLM and SGLang: payloads, and the frames of live ones and replays."
+    )
 
     @Argument(help: "The vector file.")
     var file: String
