@@ -68,8 +68,10 @@ final class Bench: @unchecked Sendable {
         return value
     }
 
-    /// Shares blocks as a router does, and waits until Redis has them.
+    /// Shares blocks as a router does that follows engines, an event for each prompt, and waits until
+    /// Redis has them.
     func share(_ blocks: [SharedBlock]) throws {
+        let starts = Array(stride(from: 0, to: blocks.count, by: blocksPerLookup))
         try onLoop {
             var configuration = RedisIndexBackend.Configuration(redis: self.configuration)
             configuration.maximumWaitingChanges = .max
@@ -77,20 +79,27 @@ final class Bench: @unchecked Sendable {
                 configuration, replica: NoReplica(), on: self.loop,
                 metrics: RedisIndexMetrics(MetricsRegistry()), logger: Logger(label: "perf"))
             backend.update((0..<endpointCount).map(endpointName))
-            for (number, start) in stride(from: 0, to: blocks.count, by: blocksPerLookup)
-                .enumerated()
-            {
-                backend.stored(
-                    blocks[start..<min(start + blocksPerLookup, blocks.count)],
-                    at: endpointName(number % endpointCount))
+            // With its first event the router begins to write an endpoint's blocks.
+            for (number, start) in starts.prefix(endpointCount).enumerated() {
+                backend.stored([blocks[start]], at: endpointName(number))
             }
             self.backend = backend
         }
-        var isAgreed = false
-        while !isAgreed {
-            Thread.sleep(forTimeInterval: 0.05)
-            isAgreed = try onLoop { self.backend?.isAgreed == true }
+        try waitForAgreement()
+        try onLoop {
+            for (number, start) in starts.enumerated() {
+                self.backend?.stored(
+                    blocks[start..<min(start + blocksPerLookup, blocks.count)],
+                    at: endpointName(number % endpointCount))
+            }
         }
+        try waitForAgreement()
+    }
+
+    private func waitForAgreement() throws {
+        repeat {
+            Thread.sleep(forTimeInterval: 0.2)
+        } while try onLoop { self.backend?.isAgreed != true }
     }
 
     @discardableResult
