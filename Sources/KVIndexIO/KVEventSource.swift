@@ -18,6 +18,10 @@ public struct KVEngineState: Equatable, Sendable {
     public var heldCount: Int
     /// Batches that are not what engines send.
     public var decodeErrorCount: Int
+    /// Times that so many batches were bad that its events were ignored for a while.
+    public var quarantineCount: Int
+    /// Until when its events are ignored; nil if they are not.
+    public var quarantineEnd: MonotonicTime?
 }
 
 /// Keeps an index in step with the model servers of a pool: subscribes to the KV events of each,
@@ -40,6 +44,8 @@ public actor KVEventSource {
         }()
         /// How replays are tried.
         public var tracking = SequenceTracker.Policy()
+        /// How many batches that cannot be read are borne.
+        public var quarantine = SourceQuarantine.Policy()
         /// How long to wait for the next batch of a replay.
         public var replayIdleTimeout = Duration.seconds(2)
         /// How many engines may replay at a time.
@@ -57,6 +63,7 @@ public actor KVEventSource {
     }
 
     private nonisolated let loop: EventLoop
+    private nonisolated let board: EngineBoard
     private var environment: EngineStream.Environment
     private var streams: [String: EngineStream] = [:]
     private let fanIn: FanIn
@@ -72,6 +79,7 @@ public actor KVEventSource {
         configuration: Configuration = Configuration(), metrics: KVIndexMetrics, logger: Logger
     ) {
         self.loop = loop
+        board = EngineBoard(index: index)
         fanIn = FanIn(metrics: metrics)
         environment = EngineStream.Environment(
             index: index, context: context, loop: loop, configuration: configuration,
@@ -118,16 +126,15 @@ public actor KVEventSource {
         }
     }
 
-    /// The state of every engine, by name.
-    public func engines() -> [KVEngineState] {
-        streams.values.map(\.state).sorted { $0.name < $1.name }
-    }
+    /// The state of every engine, by name. Any thread.
+    public nonisolated var engines: [KVEngineState] { board.engines }
 
     /// Closes every socket; the index keeps what it has.
     public func shutdown() {
         fanIn.close()
         for stream in streams.values { stream.close() }
         streams = [:]
+        board.show([])
         environment.sharing?.close()
     }
 
@@ -147,6 +154,7 @@ public actor KVEventSource {
                     "not indexed: \(error)", metadata: ["endpoint": "\(name)"])
             }
         }
+        board.show(streams.values.map(\.report))
         environment.sharing?.update(streams.values.map(\.server))
         fanIn.streams = [:]
         for stream in streams.values {

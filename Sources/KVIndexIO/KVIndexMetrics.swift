@@ -16,6 +16,8 @@ public final class KVIndexMetrics: Sendable {
     let replays: Counter
     let failedReplays: Counter
     let restarts: Counter
+    let quarantines: Counter
+    let quarantinedEngines: Gauge
 
     /// Registers the metrics.
     public init(_ registry: MetricsRegistry, index: KVIndex) {
@@ -37,12 +39,19 @@ public final class KVIndexMetrics: Sendable {
             events + "unknown_engines_total", "KV-event batches of engines outside the pool.")
         gaps = registry.counter(events + "gaps_total", "Times that KV-event batches were missing.")
         lost = registry.counter(
-            events + "lost_batches_total", "KV-event batches that were missing and never came.")
+            events + "lost_batches_total",
+            "KV-event batches that were missing and never came, or could not be read.")
         replays = registry.counter(events + "replays_total", "Replays asked for.")
         failedReplays = registry.counter(
             events + "replays_failed_total", "Replays given up.")
         restarts = registry.counter(
             events + "engine_restarts_total", "New engine processes found by their KV events.")
+        quarantines = registry.counter(
+            events + "quarantines_total",
+            "Times that an engine sent so many bad KV-event batches that it was ignored for a while.")
+        quarantinedEngines = registry.gauge(
+            events + "quarantined_engines",
+            "Engines whose KV events are ignored now because of bad batches.")
         Self.register(index, registry)
     }
 

@@ -144,8 +144,8 @@ final class Stack: @unchecked Sendable {
         return matches[endpoint].blockCount
     }
 
-    func state(of name: String) async -> KVEngineState? {
-        await source.engines().first { $0.name == name }
+    func state(of name: String) -> KVEngineState? {
+        source.engines.first { $0.name == name }
     }
 }
 
