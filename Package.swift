@@ -89,8 +89,8 @@ let package = Package(
         room(
             "KVIndexIO",
             [
-                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Telemetry",
-                logging,
+                "Configuration", "Core", "KVIndex", "Messaging", "Net", "RedisClient", "Scan",
+                "Telemetry", logging,
             ]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
         room(
@@ -221,7 +221,9 @@ let package = Package(
             ]),
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),
-        tests(of: "SchedulingPlugins", ["Configuration", "Core", "KVIndex", "Scheduling"]),
+        tests(
+            of: "SchedulingPlugins",
+            ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
         tests(
             of: "Sidecar", ["Core", "LoopbackSupport", "Net", "Scan", "Telemetry"], fixtures: true),
         tests(

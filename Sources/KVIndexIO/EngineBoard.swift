@@ -1,4 +1,3 @@
-import Core
 import KVIndex
 import Synchronization
 
@@ -20,39 +19,29 @@ final class EngineBoard: Sendable {
     /// Every engine by name.
     var engines: [KVEngineState] {
         reports.withLock(\.self).map { report in
-            let progress = report.progress
-            return KVEngineState(
-                name: report.name, isConnected: progress.isConnected, sequence: progress.sequence,
-                index: index.counters(of: report.endpoint) ?? EndpointCounters(),
-                heldCount: progress.heldCount, decodeErrorCount: progress.decodeErrorCount,
-                quarantineCount: progress.quarantineCount, quarantineEnd: progress.quarantineEnd)
+            var state = report.state
+            if let counters = index.counters(of: report.endpoint) { state.index = counters }
+            return state
         }
     }
 }
 
-/// One engine on the board.
+/// One engine on the board, except for what the index knows of it.
 final class EngineReport: Sendable {
-    /// What changes with every batch.
-    struct Progress {
-        var isConnected = false
-        var sequence = SequenceTracker.Counters()
-        var heldCount = 0
-        var decodeErrorCount = 0
-        var quarantineCount = 0
-        var quarantineEnd: MonotonicTime?
-    }
-
     let name: String
     let endpoint: EndpointHandle
-    private let last = Mutex(Progress())
+    private let last: Mutex<KVEngineState>
 
     init(name: String, endpoint: EndpointHandle) {
         self.name = name
         self.endpoint = endpoint
+        last = Mutex(KVEngineState(name: name))
     }
 
-    var progress: Progress {
-        get { last.withLock(\.self) }
-        set { last.withLock { $0 = newValue } }
+    var state: KVEngineState { last.withLock(\.self) }
+
+    /// Something changed.
+    func change(_ body: (inout sending KVEngineState) -> Void) {
+        last.withLock { body(&$0) }
     }
 }

@@ -5,7 +5,7 @@ import Messaging
 import Net
 import Telemetry
 
-/// The KV events of one engine, from its sockets into the index. Loop-bound.
+/// The KV events of one engine, which is a model server or one of its ranks, from its sockets into the index. Loop-bound.
 final class EngineStream {
     /// What the streams of a source share.
     struct Environment {
@@ -89,10 +89,14 @@ final class EngineStream {
 
     /// Shows others what is now so.
     private func tell() {
-        report.progress = EngineReport.Progress(
-            isConnected: isConnected, sequence: tracker.counters, heldCount: held.count,
-            decodeErrorCount: decodeErrorCount, quarantineCount: quarantine.count,
-            quarantineEnd: quarantine.end)
+        report.change { state in
+            state.isConnected = isConnected
+            state.sequence = tracker.counters
+            state.heldCount = held.count
+            state.decodeErrorCount = decodeErrorCount
+            state.quarantineCount = quarantine.count
+            state.quarantineEnd = quarantine.end
+        }
     }
 
     // MARK: - The subscription
@@ -150,6 +154,14 @@ final class EngineStream {
         let decision = tracker.live(
             sequence, fingerprint: Self.fingerprint(of: payload), at: .now)
         act(decision, sequence, payload, model: model, since: before)
+    }
+
+    /// A batch that could not be read came from this engine, or from another rank beside it.
+    func mayHaveSentUnreadable() {
+        guard quarantine.end == nil else { return }
+        decodeErrorCount += 1
+        misbehaved()
+        tell()
     }
 
     /// The topic is the same in every batch of an engine. Before vLLM 0.26 replays do not carry it:
