@@ -44,12 +44,15 @@ public struct ModelServer: Hashable, Sendable {
     public var replayEndpoint: String?
     /// The model that its KV events concern where they do not tell; nil: it is not known.
     public var eventsModel: String?
+    /// How many data-parallel ranks stand behind the address, each an engine with a KV cache and
+    /// KV events of its own. The endpoints of its events are those of rank 0.
+    public var dataParallelSize: Int
 
     /// Makes a server; `metricsAddress` defaults to `address`.
     public init(
         name: String, address: SocketAddress, metricsAddress: SocketAddress? = nil,
         labels: [String: String] = [:], eventsEndpoint: String? = nil,
-        replayEndpoint: String? = nil, eventsModel: String? = nil
+        replayEndpoint: String? = nil, eventsModel: String? = nil, dataParallelSize: Int = 1
     ) {
         self.name = name
         self.address = address
@@ -58,6 +61,44 @@ public struct ModelServer: Hashable, Sendable {
         self.eventsEndpoint = eventsEndpoint
         self.replayEndpoint = replayEndpoint
         self.eventsModel = eventsModel
+        self.dataParallelSize = dataParallelSize
+    }
+}
+
+// Data-parallel ranks, as vLLM (`--data-parallel-size`) and llm-d have them.
+extension ModelServer {
+    /// The most ranks that a server may have.
+    public static let maximumDataParallelSize = 64
+
+    /// The name of one rank: the server's own for rank 0, else with a suffix, as in `decode-0@dp1`.
+    public func name(ofRank rank: Int) -> String {
+        rank == 0 ? name : "\(name)@dp\(rank)"
+    }
+
+    /// One rank as a server of its own, with its name and the endpoints of its events; nil if
+    /// these cannot be told from those of rank 0.
+    public func rank(_ rank: Int) -> ModelServer? {
+        var server = self
+        server.name = name(ofRank: rank)
+        server.eventsEndpoint = eventsEndpoint.flatMap { Self.endpoint($0, ofRank: rank) }
+        server.replayEndpoint = replayEndpoint.flatMap { Self.endpoint($0, ofRank: rank) }
+        server.dataParallelSize = 1
+        guard (server.eventsEndpoint == nil) == (eventsEndpoint == nil),
+            (server.replayEndpoint == nil) == (replayEndpoint == nil)
+        else { return nil }
+        return server
+    }
+
+    /// A ZMQ endpoint as the engine moves it for a rank: as many TCP ports further, and elsewhere
+    /// by a suffix.
+    private static func endpoint(_ text: String, ofRank rank: Int) -> String? {
+        guard rank > 0 else { return text }
+        guard text.hasPrefix("tcp://") else { return "\(text)_dp\(rank)" }
+        guard let colon = text.lastIndex(of: ":"),
+            let port = UInt16(text[text.index(after: colon)...]), port > 0,
+            let moved = UInt16(exactly: Int(port) + rank)
+        else { return nil }
+        return "\(text[...colon])\(moved)"
     }
 }
 

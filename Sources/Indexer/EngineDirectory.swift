@@ -8,11 +8,11 @@ struct IndexedEngine: Sendable {
     static let defaultTenant = "default"
 
     /// The engine's name in the index.
-    let name: String
+    private(set) var name: String
     /// The name that answers give it: its own without a rank.
     let instance: String
-    /// Its data-parallel rank, if its name ends in one.
-    let rank: Int?
+    /// Its data-parallel rank, if its name ends in one or its server has more.
+    private(set) var rank: Int?
     /// Where it answers requests.
     let address: String
     let tenant: String
@@ -25,6 +25,21 @@ struct IndexedEngine: Sendable {
         address = server.address.description
         self.tenant = tenant
         self.model = model
+    }
+
+    /// What a caller may call it.
+    var names: Set<String> {
+        var names: Set = [instance, name, address]
+        if let rank { names.insert(Self.name(of: instance, rank: rank)) }
+        return names
+    }
+
+    /// Another rank of the server that this engine is the first of.
+    func rank(_ rank: Int, named name: String) -> IndexedEngine {
+        var engine = self
+        engine.name = name
+        engine.rank = rank
+        return engine
     }
 
     /// llm-d's name of one data-parallel rank: `pod-1@dp0`.
@@ -44,28 +59,45 @@ struct IndexedEngine: Sendable {
 
 /// The engines at one moment. Any thread.
 final class EngineList: Sendable {
-    private struct Handles {
+    /// An engine, and what the index calls it; nil if it has not met it yet.
+    typealias Met = (engine: IndexedEngine, handle: EndpointHandle?)
+
+    private struct Known {
         var version: Int
-        var handles: [EndpointHandle?]
+        var engines: [Met]
     }
 
-    /// In the order of the pool, then of registration.
-    let engines: [IndexedEngine]
+    /// In the order of the pool, then of registration; of servers with ranks the first.
+    private let engines: [(engine: IndexedEngine, server: ModelServer)]
     private let names: [String]
-    private let known = Mutex<Handles?>(nil)
+    private let known = Mutex<Known?>(nil)
 
-    init(_ engines: [IndexedEngine]) {
+    init(_ engines: [(engine: IndexedEngine, server: ModelServer)]) {
         self.engines = engines
-        names = engines.map(\.name)
+        names = engines.map(\.engine.name)
     }
 
-    /// The index's handle of each engine; nil for one that it has not met yet.
-    func handles(in index: KVIndex) -> [EndpointHandle?] {
+    /// The engines, all ranks of a server one after the other.
+    func engines(in index: KVIndex) -> [Met] {
         let version = index.endpointVersion
-        if let known = known.withLock(\.self), known.version == version { return known.handles }
-        let handles = index.endpoints(named: names)
-        known.withLock { $0 = Handles(version: version, handles: handles) }
-        return handles
+        if let known = known.withLock(\.self), known.version == version { return known.engines }
+        var found: [Met] = []
+        for ((engine, server), ranks) in zip(engines, index.ranks(of: names)) {
+            if ranks.isEmpty {
+                found.append((engine, nil))
+            } else if ranks.count == 1, ranks[0].rank == 0, server.dataParallelSize == 1 {
+                found.append((engine, ranks[0].handle))
+            } else {
+                found += ranks.map { rank in
+                    (
+                        engine.rank(rank.rank, named: server.name(ofRank: rank.rank)),
+                        rank.handle
+                    )
+                }
+            }
+        }
+        known.withLock { [found] in $0 = Known(version: version, engines: found) }
+        return found
     }
 }
 
@@ -169,8 +201,10 @@ public final class EngineDirectory: Sendable {
         let taken = Set(state.pool.map { IndexedEngine($0).instance })
         let registered = state.registrations.filter { !taken.contains($0.instance) }
         state.list = EngineList(
-            state.pool.map { IndexedEngine($0) }
-                + registered.map { IndexedEngine($0.server, tenant: $0.tenant, model: $0.model) })
+            state.pool.map { (IndexedEngine($0), $0) }
+                + registered.map {
+                    (IndexedEngine($0.server, tenant: $0.tenant, model: $0.model), $0.server)
+                })
         publish(state.pool + registered.map(\.server))
     }
 }

@@ -26,9 +26,9 @@ public final class PrefixLookup: Sendable {
     public func scores(of tokens: [UInt32], model: String, pods: [String]) -> [PodScore] {
         let wanted = Set(pods)
         let list = engines.list
-        return withMatches(tokens, model: model, salt: nil, list) { matches, handles in
+        return withMatches(tokens, model: model, salt: nil, list) { matches, engines in
             var scores: [PodScore] = []
-            for (engine, handle) in zip(list.engines, handles) {
+            for (engine, handle) in engines {
                 guard let handle else { continue }
                 let match = matches[handle]
                 guard match.blockCount > 0 else { continue }
@@ -38,7 +38,7 @@ public final class PrefixLookup: Sendable {
                         PodScore(pod: engine.instance, score: score, rank: engine.rank))
                     continue
                 }
-                for name in Set([engine.instance, engine.name, engine.address])
+                for name in engine.names
                 where wanted.contains(name) {
                     scores.append(PodScore(pod: name, score: score, rank: engine.rank))
                 }
@@ -54,9 +54,9 @@ public final class PrefixLookup: Sendable {
         let list = engines.list
         let model = query.adapter ?? query.model
         return withMatches(query.tokens, model: model, salt: query.cacheSalt, list) {
-            matches, handles in
+            matches, engines in
             var found: [String: InstanceMatch] = [:]
-            for (engine, handle) in zip(list.engines, handles) {
+            for (engine, handle) in engines {
                 guard engine.tenant == query.tenant, engine.model ?? query.model == query.model,
                     query.instance == nil || query.instance == engine.instance
                 else { continue }
@@ -70,14 +70,14 @@ public final class PrefixLookup: Sendable {
 
     private func withMatches<Result>(
         _ tokens: [UInt32], model: String, salt: String?, _ list: EngineList,
-        _ body: (PrefixMatches, [EndpointHandle?]) -> Result
+        _ body: (PrefixMatches, [EngineList.Met]) -> Result
     ) -> Result {
         let keys = keys(of: tokens, model: model, salt: salt)
-        let handles = list.handles(in: index)
+        let engines = list.engines(in: index)
         var matches = spareMatches.withLock { $0.popLast() } ?? PrefixMatches()
         index.match(keys.span, at: .now, into: &matches)
         defer { spareMatches.withLock { [matches] in $0.append(matches) } }
-        return body(matches, handles)
+        return body(matches, engines)
     }
 
     private func keys(of tokens: [UInt32], model: String, salt: String?) -> [UInt64] {

@@ -7,6 +7,14 @@ public struct EndpointHandle: Hashable, Sendable {
     package let index: UInt16
 }
 
+/// A data-parallel rank of an endpoint, which holds blocks of its own.
+public struct EndpointRank: Equatable, Sendable {
+    /// From 0 on.
+    public var rank: Int
+    /// The index's handle.
+    public var handle: EndpointHandle
+}
+
 /// What the index has seen of one endpoint's events.
 public struct EndpointCounters: Equatable, Sendable {
     /// Blocks of the endpoint that the index holds now, in any tier.

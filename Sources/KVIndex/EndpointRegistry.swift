@@ -25,6 +25,8 @@ extension EndpointArray: Sendable where Value: Sendable {}
 struct EndpointRegistry {
     struct Record {
         let name: String
+        /// Whose rank above 0 it is, by the name of rank 0; nil for all others.
+        let main: String?
         var parked = ParkedStores()
         /// The group that stands for the endpoint itself; nil until one is seen.
         var mainGroup: Group?
@@ -47,6 +49,8 @@ struct EndpointRegistry {
     }
 
     private var handles: [String: EndpointHandle] = [:]
+    /// The ranks above 0, in their order, by the name of rank 0.
+    private var furtherRanks: [String: [EndpointRank]] = [:]
     private var records: [Record?] = []
     /// Numbers that may be given again, longest free first.
     private var free: [UInt16] = []
@@ -81,14 +85,31 @@ struct EndpointRegistry {
         }
     }
 
-    /// Gives a new name its number.
-    mutating func insert(_ name: String) throws(KVIndexError) -> EndpointHandle {
+    /// All ranks of an endpoint; none if it is not registered.
+    func ranks(of name: String) -> [EndpointRank] {
+        let first = handles[name].map { [EndpointRank(rank: 0, handle: $0)] } ?? []
+        guard let further = furtherRanks[name] else { return first }
+        return first + further
+    }
+
+    /// Makes a registered endpoint a rank of another.
+    private mutating func add(_ rank: EndpointRank, to main: String) {
+        var ranks = furtherRanks[main] ?? []
+        ranks.insert(rank, at: ranks.firstIndex { $0.rank > rank.rank } ?? ranks.count)
+        furtherRanks[main] = ranks
+    }
+
+    /// Gives a new name its number; `rank` is above 0 if it is one of `main`'s ranks.
+    mutating func insert(_ name: String, rank: Int = 0, of main: String? = nil) throws(KVIndexError)
+        -> EndpointHandle
+    {
         guard count < KVIndex.maximumEndpointCount, let number = takeNumber() else {
             throw .tooManyEndpoints
         }
         let handle = EndpointHandle(index: number)
-        records[Int(number)] = Record(name: name)
+        records[Int(number)] = Record(name: name, main: main)
         handles[name] = handle
+        if let main { add(EndpointRank(rank: rank, handle: handle), to: main) }
         return handle
     }
 
@@ -105,6 +126,9 @@ struct EndpointRegistry {
     mutating func forgetName(of endpoint: EndpointHandle) {
         let name = self[endpoint].name
         if handles[name] == endpoint { handles[name] = nil }
+        guard let main = self[endpoint].main else { return }
+        furtherRanks[main]?.removeAll { $0.handle == endpoint }
+        if furtherRanks[main]?.isEmpty == true { furtherRanks[main] = nil }
     }
 
     /// Frees the numbers of an endpoint that holds nothing more, and of its groups.

@@ -23,6 +23,23 @@ public enum KVEventDecoder {
         }
     }
 
+    /// The data-parallel rank that a batch is of; nil if it names none. Its events are passed over.
+    ///
+    /// - Throws: ``KVIndexError/malformedEvents(offset:reason:)`` if it cannot be told.
+    public static func rank(
+        of payload: UnsafeRawBufferPointer
+    ) throws(KVIndexError) -> Int? {
+        var reader = MessagePackReader(payload)
+        do throws(ScanError) {
+            guard try reader.arrayCount() > 2 else { return nil }
+            try reader.skip()
+            try reader.skip()
+            return try integer(&reader)
+        } catch {
+            throw .malformedEvents(offset: error.offset, reason: error.reason.message)
+        }
+    }
+
     /// `[timestamp, [event, …], data-parallel rank]`; the rank may be nil or missing.
     private static func decodeBatch(
         _ reader: inout MessagePackReader, _ batch: inout KVEventBatch

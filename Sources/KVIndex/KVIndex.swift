@@ -138,9 +138,29 @@ public final class KVIndex: Sendable {
     ///
     /// - Throws: ``KVIndexError/tooManyEndpoints``.
     public func register(_ name: String) throws(KVIndexError) -> EndpointHandle {
+        try register(name) { (endpoints) throws(KVIndexError) in try endpoints.insert(name) }
+    }
+
+    /// The handle of a data-parallel rank above 0 of an endpoint, registered under `name` if it is
+    /// not yet.
+    ///
+    /// - Throws: ``KVIndexError/tooManyEndpoints``.
+    public func register(
+        _ name: String, rank: Int, of main: String
+    ) throws(KVIndexError) -> EndpointHandle {
+        precondition(rank > 0, "rank 0 is the endpoint itself")
+        return try register(name) { (endpoints) throws(KVIndexError) in
+            try endpoints.insert(name, rank: rank, of: main)
+        }
+    }
+
+    private func register(
+        _ name: String,
+        _ insert: (inout EndpointRegistry) throws(KVIndexError) -> EndpointHandle
+    ) throws(KVIndexError) -> EndpointHandle {
         try writer.withLock { writer throws(KVIndexError) in
             if let known = writer.endpoints[name] { return known }
-            let handle = try writer.endpoints.insert(name)
+            let handle = try insert(&writer.endpoints)
             endpointLimit.store(writer.endpoints.limit, ordering: .releasing)
             endpointChangeCount.add(1, ordering: .releasing)
             return handle
@@ -155,6 +175,12 @@ public final class KVIndex: Sendable {
     /// The handles of endpoints; nil for one that is not registered.
     public func endpoints(named names: [String]) -> [EndpointHandle?] {
         writer.withLock { writer in names.map { writer.endpoints[$0] } }
+    }
+
+    /// The ranks of each endpoint in their order, the endpoint itself first; none of one that is
+    /// not registered.
+    public func ranks(of names: [String]) -> [[EndpointRank]] {
+        writer.withLock { writer in names.map { writer.endpoints.ranks(of: $0) } }
     }
 
     /// Changes with every endpoint that is registered or removed: handles that were looked up

@@ -65,7 +65,7 @@ public struct SequenceTracker: Sendable {
         public var lastLiveSequence: UInt64?
         /// Times that batches were missing.
         public var gapCount = 0
-        /// Batches that were missing and never came.
+        /// Batches that were missing and never came, or could not be read.
         public var lostCount: UInt64 = 0
         /// Replays asked for.
         public var replayCount = 0
@@ -73,6 +73,9 @@ public struct SequenceTracker: Sendable {
         public var failedReplayCount = 0
         /// New processes found under the same endpoint.
         public var restartCount = 0
+
+        /// Nothing yet.
+        public init() {}
     }
 
     private enum Phase: Equatable {
@@ -190,7 +193,7 @@ public struct SequenceTracker: Sendable {
             if mayReplay(at: now) {
                 return Decision(commands: begin(at: now), disposition: .hold)
             }
-            counters.lostCount += sequence - last - 1
+            lost(sequence - last - 1)
             fruitlessCount = 0
         } else if counters.lastSequence == nil, sequence > 0, mayReplay(at: now) {
             // The replay from the start brought nothing, and yet this is not the first batch.
@@ -199,6 +202,15 @@ public struct SequenceTracker: Sendable {
         }
         applied(sequence, fingerprint)
         return Decision(disposition: .apply)
+    }
+
+    /// The batch that was applied last could not be read: what it told is lost.
+    public mutating func couldNotRead() { lost(1) }
+
+    /// Sequence numbers are what engines claim: the sum may be more than a number holds.
+    private mutating func lost(_ count: UInt64) {
+        let (sum, isOver) = counters.lostCount.addingReportingOverflow(count)
+        counters.lostCount = isOver ? .max : sum
     }
 
     private mutating func applied(_ sequence: UInt64, _ fingerprint: UInt64) {
@@ -227,7 +239,7 @@ public struct SequenceTracker: Sendable {
             }
             if !replay.isVerified {
                 // The engine has dropped so many batches that nothing is known for sure.
-                counters.lostCount += sequence - last - 1
+                lost(sequence - last - 1)
                 commands = [.clear]
                 replay.isVerified = true
             } else if !isNext(sequence) {

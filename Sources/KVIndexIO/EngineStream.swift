@@ -5,7 +5,7 @@ import Messaging
 import Net
 import Telemetry
 
-/// The KV events of one engine, from its sockets into the index. Loop-bound.
+/// The KV events of one engine, which is a model server or one of its ranks, from its sockets into the index. Loop-bound.
 final class EngineStream {
     /// What the streams of a source share.
     struct Environment {
@@ -33,8 +33,10 @@ final class EngineStream {
 
     let server: ModelServer
     let endpoint: EndpointHandle
+    let report: EngineReport
     private let environment: Environment
     private var tracker: SequenceTracker
+    private var quarantine: SourceQuarantine
     private var subscriber: KVEventSubscriber?
     private var replay: KVReplayClient?
     private var timer: Timer?
@@ -53,29 +55,48 @@ final class EngineStream {
         self.server = server
         self.endpoint = endpoint
         self.environment = environment
+        report = EngineReport(name: server.name, endpoint: endpoint)
         model = server.eventsModel ?? environment.configuration.defaultModel
         var policy = environment.configuration.tracking
         policy.canReplay = server.replayEndpoint != nil
         tracker = SequenceTracker(policy: policy)
+        quarantine = SourceQuarantine(policy: environment.configuration.quarantine)
         open()
     }
 
     func close() {
+        if quarantine.end != nil { environment.metrics.quarantinedEngines.decrement() }
+        shut()
+    }
+
+    /// Closes what is open.
+    private func shut() {
         if isConnected { environment.metrics.activeSubscribers.decrement() }
         isConnected = false
         timer?.cancel()
         timer = nil
+        timerDeadline = nil
         subscriber?.close()
         subscriber = nil
         stopReplay()
-        held = []
+        dropHeld()
     }
 
-    var state: KVEngineState {
-        KVEngineState(
-            name: server.name, isConnected: isConnected, sequence: tracker.counters,
-            index: environment.index.counters(of: endpoint) ?? EndpointCounters(),
-            heldCount: held.count, decodeErrorCount: decodeErrorCount)
+    private func dropHeld() {
+        held = []
+        heldBytes = 0
+    }
+
+    /// Shows others what is now so.
+    private func tell() {
+        report.change { state in
+            state.isConnected = isConnected
+            state.sequence = tracker.counters
+            state.heldCount = held.count
+            state.decodeErrorCount = decodeErrorCount
+            state.quarantineCount = quarantine.count
+            state.quarantineEnd = quarantine.end
+        }
     }
 
     // MARK: - The subscription
@@ -101,7 +122,7 @@ final class EngineStream {
     private func received(_ event: KVEventSubscriber.Event) {
         switch event {
         case .batch(let topic, let sequence, let payload):
-            received(topic: topic, sequence: sequence, payload: payload)
+            return received(topic: topic, sequence: sequence, payload: payload)
         case .connected:
             guard !isConnected else { return }
             isConnected = true
@@ -116,7 +137,9 @@ final class EngineStream {
             change { $0.disconnected() }
         case .malformed:
             environment.metrics.zmqErrors.increment()
+            misbehaved()
         }
+        tell()
     }
 
     /// Takes a live batch.
@@ -124,11 +147,21 @@ final class EngineStream {
         topic: UnsafeRawBufferPointer, sequence: UInt64, payload: UnsafeRawBufferPointer
     ) {
         environment.metrics.messages.increment()
+        guard quarantine.end == nil else { return }
+        defer { tell() }
         readModel(topic)
         let before = tracker.counters
         let decision = tracker.live(
             sequence, fingerprint: Self.fingerprint(of: payload), at: .now)
         act(decision, sequence, payload, model: model, since: before)
+    }
+
+    /// A batch that could not be read came from this engine, or from another rank beside it.
+    func mayHaveSentUnreadable() {
+        guard quarantine.end == nil else { return }
+        decodeErrorCount += 1
+        misbehaved()
+        tell()
     }
 
     /// The topic is the same in every batch of an engine. Before vLLM 0.26 replays do not carry it:
@@ -173,6 +206,8 @@ final class EngineStream {
             perform(decision.commands)
             scheduleTick()
         }
+        // Batches that were held may have begun one.
+        guard quarantine.end == nil else { return }
         switch decision.disposition {
         case .apply: apply(payload, model: model)
         case .hold: hold(sequence, payload, model: model)
@@ -187,16 +222,19 @@ final class EngineStream {
                 environment.logger.notice(
                     "the engine's blocks are forgotten: it restarted, or its events are lost",
                     metadata: ["endpoint": "\(server.name)"])
-                environment.index.clear(endpoint)
-                environment.sharing?.applied([.cleared], at: server.name)
-            case .dropHeld:
-                held = []
-                heldBytes = 0
+                forget()
+            case .dropHeld: dropHeld()
             case .releaseHeld: releaseHeld()
             case .startReplay(let start): startReplay(from: start)
             case .stopReplay: stopReplay()
             }
         }
+    }
+
+    private func forget() {
+        quarantine.forgot()
+        environment.index.clear(endpoint)
+        environment.sharing?.applied([.cleared], at: server.name)
     }
 
     private func apply(_ payload: UnsafeRawBufferPointer, model: String) {
@@ -207,6 +245,9 @@ final class EngineStream {
             environment.metrics.decodeErrors.increment()
             environment.logger.debug(
                 "bad KV events: \(error)", metadata: ["endpoint": "\(server.name)"])
+            environment.metrics.lost.increment()
+            tracker.couldNotRead()
+            misbehaved()
             return
         }
         environment.metrics.unknownEvents.increment(by: batch.unknownEventCount)
@@ -230,9 +271,8 @@ final class EngineStream {
 
     private func releaseHeld() {
         let batches = held
-        held = []
-        heldBytes = 0
-        for batch in batches {
+        dropHeld()
+        for batch in batches where quarantine.end == nil {
             batch.payload.withUnsafeBytes { payload in
                 let before = tracker.counters
                 let decision = tracker.released(
@@ -240,6 +280,55 @@ final class EngineStream {
                 act(decision, batch.sequence, payload, model: batch.model, since: before)
             }
         }
+    }
+
+    // MARK: - Quarantine
+
+    /// The engine sent what is no batch of KV events.
+    private func misbehaved() {
+        switch quarantine.malformed(at: .now) {
+        case .bear: break
+        case .forget:
+            environment.logger.notice(
+                "the engine's blocks are forgotten: too many of its KV events cannot be read",
+                metadata: ["endpoint": "\(server.name)"])
+            forget()
+        case .quarantine: beginQuarantine()
+        }
+    }
+
+    private func beginQuarantine() {
+        guard let end = quarantine.end else { return }
+        let duration = end - .now
+        environment.metrics.quarantines.increment()
+        environment.metrics.quarantinedEngines.increment()
+        environment.logger.warning(
+            "the engine's KV events cannot be read: they are ignored for a while",
+            metadata: [
+                "endpoint": "\(server.name)", "seconds": "\(Int(duration.seconds.rounded()))",
+            ])
+        shut()
+        _ = tracker.disconnected()
+        forget()
+        timer = environment.loop.schedule(after: duration) { [weak self] in self?.endQuarantine() }
+    }
+
+    /// What comes now is taken as after a lost connection: the engine replays what it has sent
+    /// since, or shows that it is another process.
+    private func endQuarantine() {
+        timer = nil
+        guard quarantine.tick(.now) else {
+            // The timer's clock is coarser.
+            return timer = environment.loop.schedule(after: .milliseconds(1)) { [weak self] in
+                self?.endQuarantine()
+            }
+        }
+        environment.metrics.quarantinedEngines.decrement()
+        environment.logger.notice(
+            "the engine's KV events are read again", metadata: ["endpoint": "\(server.name)"])
+        connectionCount = 0
+        open()
+        tell()
     }
 
     // MARK: - Replays
@@ -270,6 +359,7 @@ final class EngineStream {
     }
 
     private func replayed(_ event: KVReplayClient.Event) {
+        defer { tell() }
         switch event {
         case .batch(let topic, let sequence, let payload):
             environment.metrics.messages.increment()
@@ -299,6 +389,7 @@ final class EngineStream {
                 guard let self else { return }
                 timerDeadline = nil
                 change { $0.tick(.now) }
+                tell()
             }
         }
     }

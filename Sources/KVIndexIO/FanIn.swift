@@ -3,8 +3,8 @@ import Telemetry
 
 /// The socket that engines connect to, and which of them a batch is from. Loop-bound.
 final class FanIn {
-    /// By what a topic may call an engine: its address or its name.
-    var streams: [String: EngineStream] = [:]
+    /// By what a topic may call an engine: the server's address or its name.
+    var servers: [String: EngineRanks] = [:]
 
     private let metrics: KVIndexMetrics
     private var subscriber: KVEventSubscriber?
@@ -27,17 +27,17 @@ final class FanIn {
     func close() {
         subscriber?.close()
         subscriber = nil
-        streams = [:]
+        servers = [:]
     }
 
     private func received(_ event: KVEventSubscriber.Event) {
         switch event {
         case .batch(let topic, let sequence, let payload):
-            guard let engine = EventTopic(topic).engine, let stream = streams[engine] else {
+            guard let engine = EventTopic(topic).engine, let ranks = servers[engine] else {
                 metrics.unknownEngines.increment()
                 return
             }
-            stream.received(topic: topic, sequence: sequence, payload: payload)
+            ranks.received(topic: topic, sequence: sequence, payload: payload)
         case .connected, .disconnected: break
         case .malformed: metrics.zmqErrors.increment()
         }

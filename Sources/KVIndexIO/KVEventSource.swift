@@ -4,22 +4,6 @@ public import Logging
 public import Messaging
 public import Net
 
-/// What is known of one engine's KV events.
-public struct KVEngineState: Equatable, Sendable {
-    /// The model server's name.
-    public var name: String
-    /// Whether the subscription is up; always false for an engine that connects to us.
-    public var isConnected: Bool
-    /// Its batches: the last one, gaps, replays, restarts.
-    public var sequence: SequenceTracker.Counters
-    /// Its blocks: held, stored, removed, parked.
-    public var index: EndpointCounters
-    /// Batches that wait for the end of a replay.
-    public var heldCount: Int
-    /// Batches that are not what engines send.
-    public var decodeErrorCount: Int
-}
-
 /// Keeps an index in step with the model servers of a pool: subscribes to the KV events of each,
 /// follows their sequence, asks for what was missed, and drops what is gone.
 ///
@@ -27,8 +11,7 @@ public struct KVEngineState: Equatable, Sendable {
 public actor KVEventSource {
     /// Where events come from and how patient to be.
     public struct Configuration: Sendable {
-        /// Where engines connect to (fan-in), beside those that have an events endpoint of their
-        /// own. Their topics must be `kv@<address or name of the model server>@<model>`.
+        /// Where engines connect to (fan-in) that have no events endpoint of their own. Their topics must be `kv@<address or name of the model server>@<model>`.
         public var fanInEndpoint: String?
         /// What engines serve whose topic does not tell it.
         public var defaultModel = ""
@@ -40,6 +23,8 @@ public actor KVEventSource {
         }()
         /// How replays are tried.
         public var tracking = SequenceTracker.Policy()
+        /// How many batches that cannot be read are borne.
+        public var quarantine = SourceQuarantine.Policy()
         /// How long to wait for the next batch of a replay.
         public var replayIdleTimeout = Duration.seconds(2)
         /// How many engines may replay at a time.
@@ -57,21 +42,25 @@ public actor KVEventSource {
     }
 
     private nonisolated let loop: EventLoop
+    private nonisolated let board: EngineBoard
     private var environment: EngineStream.Environment
-    private var streams: [String: EngineStream] = [:]
+    private var servers: [String: EngineRanks] = [:]
     private let fanIn: FanIn
 
     /// Makes a source of an empty pool.
     ///
     /// - Parameters:
     ///   - index: what the events are applied to. Every model server of the pool is registered in
-    ///     it under its name.
+    ///     it under its name, with its further data-parallel ranks.
     ///   - loop: where the sockets live.
+    ///   - metrics: those of no other source.
     public init(
         index: KVIndex, context: MessagingContext, on loop: EventLoop,
         configuration: Configuration = Configuration(), metrics: KVIndexMetrics, logger: Logger
     ) {
         self.loop = loop
+        board = EngineBoard(index: index)
+        metrics.show(board)
         fanIn = FanIn(metrics: metrics)
         environment = EngineStream.Environment(
             index: index, context: context, loop: loop, configuration: configuration,
@@ -118,50 +107,52 @@ public actor KVEventSource {
         }
     }
 
-    /// The state of every engine, by name.
-    public func engines() -> [KVEngineState] {
-        streams.values.map(\.state).sorted { $0.name < $1.name }
-    }
+    /// The state of every engine, by name. Any thread.
+    public nonisolated var engines: [KVEngineState] { board.engines }
 
     /// Closes every socket; the index keeps what it has.
     public func shutdown() {
         fanIn.close()
-        for stream in streams.values { stream.close() }
-        streams = [:]
+        for ranks in servers.values { ranks.close() }
+        servers = [:]
+        board.show([])
         environment.sharing?.close()
     }
 
-    private func replace(_ servers: [ModelServer]) {
-        let new = Dictionary(servers.map { ($0.name, $0) }) { first, _ in first }
-        for (name, stream) in streams where new[name].map(stream.serves) != true {
-            stream.close()
-            streams[name] = nil
-            environment.index.remove(stream.endpoint)
+    private func replace(_ list: [ModelServer]) {
+        let new = Dictionary(list.map { ($0.name, $0) }) { first, _ in first }
+        for (name, ranks) in servers where new[name].map(ranks.serve) != true {
+            ranks.remove()
+            servers[name] = nil
         }
-        for (name, server) in new where streams[name] == nil {
-            do {
-                let endpoint = try environment.index.register(name)
-                streams[name] = EngineStream(server, endpoint, environment)
-            } catch {
-                environment.logger.error(
-                    "not indexed: \(error)", metadata: ["endpoint": "\(name)"])
+        // In the order of the list: of two that want one name the first has it.
+        for server in list where servers[server.name] == nil {
+            servers[server.name] = EngineRanks(server, environment) { [weak self] in
+                self?.assumeIsolated { $0.enginesChanged() }
             }
         }
-        environment.sharing?.update(streams.values.map(\.server))
-        fanIn.streams = [:]
-        for stream in streams.values {
-            fanIn.streams[stream.server.name] = stream
-            fanIn.streams[stream.server.address.description] = stream
+        fanIn.servers = [:]
+        for ranks in servers.values where ranks.server.eventsEndpoint == nil {
+            fanIn.servers[ranks.server.name] = ranks
+            fanIn.servers[ranks.server.address.description] = ranks
         }
+        enginesChanged()
+    }
+
+    private func enginesChanged() {
+        let streams = servers.values.flatMap(\.streams.values)
+        board.show(streams.map(\.report))
+        environment.sharing?.update(streams.map(\.server))
     }
 }
 
-extension EngineStream {
-    /// Whether the server is the one that the stream reads, at the same places.
-    fileprivate func serves(_ server: ModelServer) -> Bool {
+extension EngineRanks {
+    /// Whether the server is the one whose engines these are, at the same places.
+    fileprivate func serve(_ server: ModelServer) -> Bool {
         server.address == self.server.address
             && server.eventsEndpoint == self.server.eventsEndpoint
             && server.replayEndpoint == self.server.replayEndpoint
             && server.eventsModel == self.server.eventsModel
+            && server.dataParallelSize == self.server.dataParallelSize
     }
 }

@@ -16,10 +16,16 @@ public final class KVIndexMetrics: Sendable {
     let replays: Counter
     let failedReplays: Counter
     let restarts: Counter
+    let quarantines: Counter
+    let quarantinedEngines: Gauge
+    private let registry: MetricsRegistry
+
+    private static let events = "llm_d_epp_kv_cache_events_"
 
     /// Registers the metrics.
     public init(_ registry: MetricsRegistry, index: KVIndex) {
-        let events = "llm_d_epp_kv_cache_events_"
+        self.registry = registry
+        let events = Self.events
         activeSubscribers = registry.gauge(
             events + "active_subscribers", "Engines whose KV events are received.")
         reconnections = registry.counter(
@@ -37,12 +43,20 @@ public final class KVIndexMetrics: Sendable {
             events + "unknown_engines_total", "KV-event batches of engines outside the pool.")
         gaps = registry.counter(events + "gaps_total", "Times that KV-event batches were missing.")
         lost = registry.counter(
-            events + "lost_batches_total", "KV-event batches that were missing and never came.")
+            events + "lost_batches_total",
+            "KV-event batches that were missing and never came, or could not be read.")
         replays = registry.counter(events + "replays_total", "Replays asked for.")
         failedReplays = registry.counter(
             events + "replays_failed_total", "Replays given up.")
         restarts = registry.counter(
             events + "engine_restarts_total", "New engine processes found by their KV events.")
+        quarantines = registry.counter(
+            events + "quarantines_total",
+            "Times that an engine sent so many bad KV-event batches that it was ignored for a while."
+        )
+        quarantinedEngines = registry.gauge(
+            events + "quarantined_engines",
+            "Engines whose KV events are ignored now because of bad batches.")
         Self.register(index, registry)
     }
 
@@ -81,6 +95,39 @@ public final class KVIndexMetrics: Sendable {
         }
         registry.gauge("llm_d_epp_kv_cache_index_blocks", "Different blocks in the index.") {
             Double(index.statistics.blockCount)
+        }
+    }
+
+    /// Registers the series of single engines, which come and go with them.
+    func show(_ board: EngineBoard) {
+        let gauges: [(name: String, help: String, read: @Sendable (KVEngineState) -> Double?)] = [
+            (
+                "last_sequence", "The number of an engine's last KV-event batch in the index.",
+                { $0.sequence.lastSequence.map { Double($0) } }
+            ),
+            (
+                "lag_batches", "KV-event batches of an engine that are not in the index yet.",
+                { Double($0.lagCount) }
+            ),
+            (
+                "parked_stores", "Stored blocks of an engine that wait for their parent.",
+                { Double($0.index.parkedCount) }
+            ),
+            (
+                "engine_blocks", "Blocks of an engine that the index holds.",
+                { Double($0.index.blockCount) }
+            ),
+            (
+                "engine_quarantined", "1 while an engine's KV events are ignored.",
+                { $0.quarantineEnd == nil ? 0 : 1 }
+            ),
+        ]
+        for gauge in gauges {
+            registry.gauges(Self.events + gauge.name, gauge.help, labels: ["endpoint"]) {
+                board.engines.compactMap { engine in
+                    gauge.read(engine).map { ([engine.name], $0) }
+                }
+            }
         }
     }
 

@@ -27,7 +27,8 @@ public enum EndpointFile {
     ///       labels: {llm-d.ai/role: decode}
     ///
     /// and beyond upstream `metricsPort` (a port at the same address), `eventsEndpoint` and
-    /// `replayEndpoint` (ZMQ endpoints of the engine's KV events).
+    /// `replayEndpoint` (ZMQ endpoints of the engine's KV events; of rank 0 if there are more), and
+    /// `dataParallelSize` (the ranks behind the address).
     public static func servers(
         parsing text: String, file: String
     ) throws(ConfigError) -> [ModelServer] {
@@ -46,8 +47,8 @@ public enum EndpointFile {
     }
 
     /// Reads the arguments of an option that may be given again, each of which is
-    /// `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…` and
-    /// `replay=…`; or only `host:port`, which is the name then, too.
+    /// `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…`,
+    /// `replay=…` and `dp=…`; or only `host:port`, which is the name then, too.
     public static func servers(
         parsing arguments: [String], option: String
     ) throws(ConfigError) -> [ModelServer] {
@@ -80,7 +81,7 @@ public enum EndpointFile {
         guard argument.contains("=") else {
             return ModelServer(name: argument, address: try address(argument))
         }
-        let keys = ["name", "address", "metrics", "role", "events", "replay"]
+        let keys = ["name", "address", "metrics", "role", "events", "replay", "dp"]
         var values: [String: String] = [:]
         for field in argument.split(separator: ",", omittingEmptySubsequences: false) {
             let parts = field.split(separator: "=", maxSplits: 1).map(String.init)
@@ -99,13 +100,21 @@ public enum EndpointFile {
             let roles = ServerRole.allCases.map(\.rawValue)
             throw error("has an unknown role; \(suggestion(for: role, among: roles))")
         }
-        return ModelServer(
+        let sizes = 1...ModelServer.maximumDataParallelSize
+        let size = values["dp"].map { Int($0) ?? 0 } ?? 1
+        guard sizes.contains(size) else {
+            throw error("needs a 'dp' from 1 to \(sizes.upperBound)")
+        }
+        let server = ModelServer(
             name: values["name"] ?? text, address: try address(text),
             metricsAddress: try values["metrics"].map { (text) throws(ConfigError) in
                 try address(text)
             },
             labels: role.map { [ServerRole.label: $0] } ?? [:],
-            eventsEndpoint: values["events"], replayEndpoint: values["replay"])
+            eventsEndpoint: values["events"], replayEndpoint: values["replay"],
+            dataParallelSize: size)
+        if let problem = problem(withRanksOf: server) { throw error(problem) }
+        return server
     }
 
     private static func server(_ entry: ConfigValue) throws(ConfigError) -> ModelServer {
@@ -119,7 +128,8 @@ public enum EndpointFile {
             }
             let port = UInt16(try section.required("port").integer(in: 1...65535))
             let metricsPort = try section.optional("metricsPort")?.integer(in: 1...65535)
-            return ModelServer(
+            let sizes = 1...ModelServer.maximumDataParallelSize
+            let server = ModelServer(
                 name: namespace.map { "\($0)/\(name)" } ?? name,
                 address: SocketAddress(host: hostText, port: port),
                 metricsAddress: metricsPort.map {
@@ -127,12 +137,34 @@ public enum EndpointFile {
                 },
                 labels: try section.optional("labels")?.strings() ?? [:],
                 eventsEndpoint: try section.optional("eventsEndpoint")?.string(),
-                replayEndpoint: try section.optional("replayEndpoint")?.string())
+                replayEndpoint: try section.optional("replayEndpoint")?.string(),
+                dataParallelSize: try section.optional("dataParallelSize")?.integer(in: sizes) ?? 1)
+            if let problem = problem(withRanksOf: server) { throw entry.error(problem) }
+            return server
         }
     }
 
     private static func collide(_ one: ModelServer, _ other: ModelServer) -> Bool {
-        one.name == other.name || one.address == other.address
+        one.address == other.address || !rankNames(one).isDisjoint(with: rankNames(other))
+    }
+
+    private static func rankNames(_ server: ModelServer) -> Set<String> {
+        Set((0..<server.dataParallelSize).map(server.name(ofRank:)))
+    }
+
+    /// Why the KV events of the server's ranks cannot be told apart; nil if they can.
+    private static func problem(withRanksOf server: ModelServer) -> String? {
+        var endpoints: Set<String> = []
+        for number in 0..<server.dataParallelSize {
+            guard let rank = server.rank(number) else {
+                return "needs ports for the KV events of \(server.dataParallelSize) ranks"
+            }
+            for endpoint in [rank.eventsEndpoint, rank.replayEndpoint].compactMap(\.self)
+            where !endpoints.insert(endpoint).inserted {
+                return "has two uses for '\(endpoint)': each rank takes the next port"
+            }
+        }
+        return nil
     }
 
     private static func text(at path: String) throws(ConfigError) -> String {

@@ -10,6 +10,10 @@ import Synchronization
 ///
 /// With `speculativeIndexing` the index is told of each decision, so that a burst of equal prompts
 /// follows the first one before its events arrive.
+///
+/// A model server of several data-parallel ranks counts with the rank that holds most, although it
+/// chooses itself which of them serves. As nobody knows which one that will be, the index is not
+/// told of decisions for such a server.
 public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// The type's name.
     public static let type = "precise-prefix-cache-producer"
@@ -18,9 +22,18 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// The keys of blocks are made from tokens.
     public var needsTokens: Bool { true }
 
+    /// The index's handles of the context's endpoints.
     private struct Handles {
-        var generation: Int
-        var handles: [EndpointHandle?]
+        var poolGeneration: Int?
+        var endpointVersion: Int
+        /// Those of all ranks of the first endpoint, then those of the second.
+        var ranks: [EndpointHandle] = []
+        /// For each endpoint where its ranks end.
+        var ends: [Int] = []
+
+        subscript(endpoint: Int) -> ArraySlice<EndpointHandle> {
+            ranks[(endpoint == 0 ? 0 : ends[endpoint - 1])..<ends[endpoint]]
+        }
     }
 
     private let index: KVIndex
@@ -147,12 +160,16 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         let slot = context.resetPrefixMatch(
             by: name.name, blockSize: index.configuration.blockSize)
         context.prefixMatches[slot].totalBlocks = keys.count
-        for (endpoint, handle) in handles.enumerated() {
-            guard let handle else { continue }
-            let match = matches[handle]
-            context.prefixMatches[slot].matchedBlocks[endpoint] = match.blockCount
-            context.prefixMatches[slot].weightedBlocks[endpoint] =
-                match.weighted(by: weights)
+        for endpoint in handles.ends.indices {
+            for handle in handles[endpoint] {
+                let match = matches[handle]
+                let weighted = match.weighted(by: weights)
+                guard weighted > context.prefixMatches[slot].weightedBlocks[endpoint] else {
+                    continue
+                }
+                context.prefixMatches[slot].matchedBlocks[endpoint] = match.blockCount
+                context.prefixMatches[slot].weightedBlocks[endpoint] = weighted
+            }
         }
         context.prefixMatches[slot].requestKeys = keys
         index.recentLookups.note(keys)
@@ -168,7 +185,9 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         let handles = handles(of: context)
         let until = MonotonicTime.now + speculativeTTL
         for pick in [result.primary.first, result.prefill.first] {
-            guard let pick, let handle = handles[pick.index] else { continue }
+            guard let pick, context.endpoints[pick.index].server.dataParallelSize == 1,
+                let handle = handles[pick.index].first, handles[pick.index].count == 1
+            else { continue }
             index.expect(match.requestKeys.span, at: handle, until: until)
         }
     }
@@ -180,18 +199,21 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         return hasher.keys(of: request.tokens.span) { $0 == 0 ? salted : .none }
     }
 
-    /// The index's handles of the context's endpoints; nil for one that it has not met.
-    private func handles(of context: SchedulingContext) -> [EndpointHandle?] {
-        if let generation = context.poolGeneration,
-            let known = handles.withLock({ $0?.generation == generation ? $0?.handles : nil })
+    /// The index's handles of the context's endpoints; none for one that it has not met.
+    private func handles(of context: SchedulingContext) -> Handles {
+        // Before the handles: who comes meanwhile makes them old.
+        let version = index.endpointVersion
+        if let generation = context.poolGeneration, let known = handles.withLock(\.self),
+            known.poolGeneration == generation, known.endpointVersion == version
         {
             return known
         }
-        let found = context.endpoints.map { index.endpoint(named: $0.server.name) }
-        // An endpoint that is missing may be met at any time.
-        if let generation = context.poolGeneration, !found.contains(nil) {
-            handles.withLock { $0 = Handles(generation: generation, handles: found) }
+        var found = Handles(poolGeneration: context.poolGeneration, endpointVersion: version)
+        for ranks in index.ranks(of: context.endpoints.map(\.server.name)) {
+            found.ranks += ranks.map(\.handle)
+            found.ends.append(found.ranks.count)
         }
+        if context.poolGeneration != nil { handles.withLock { [found] in $0 = found } }
         return found
     }
 }

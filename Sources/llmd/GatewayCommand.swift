@@ -34,7 +34,8 @@ struct GatewayCommand: AsyncParsableCommand {
             on: group, router: assembly.router, configuration: configuration,
             metrics: assembly.metrics)
         _ = try AdminServer.listen(
-            on: group, at: service.address(metricsPort), metrics: assembly.metrics)
+            on: group, at: service.address(metricsPort), metrics: assembly.metrics,
+            kvEvents: assembly.kvEvents)
         await stop.serve()
         await server.drain(within: service.drainDeadline)
     }

@@ -113,7 +113,8 @@ struct IndexerCommand: AsyncParsableCommand {
         let server = try IndexerServer.start(
             on: group, lookup: PrefixLookup(index: index, engines: engines, weights: tierWeights),
             engines: engines, pool: members, configuration: configuration, metrics: metrics)
-        _ = try AdminServer.listen(on: group, at: service.address(metricsPort), metrics: metrics)
+        _ = try AdminServer.listen(
+            on: group, at: service.address(metricsPort), metrics: metrics, kvEvents: source)
         await stop.serve()
         await server.drain(within: service.drainDeadline)
         await source.shutdown()

@@ -9,7 +9,7 @@ struct PoolOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "A model server, as name=N,address=HOST:PORT[,role=R][,metrics=HOST:PORT][,events=E]"
-                + "[,replay=E]; may be given again.", valueName: "server"))
+                + "[,replay=E][,dp=RANKS]; may be given again.", valueName: "server"))
     var endpoint: [String] = []
 
     @Option(help: "A file that lists the model servers; it is read again when it changes.")

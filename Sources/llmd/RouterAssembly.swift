@@ -47,6 +47,8 @@ struct RouterOptions: ParsableArguments {
 struct RouterAssembly {
     let router: Router
     let metrics = MetricsRegistry()
+    /// What fills the index; nil without one.
+    let kvEvents: KVEventSource?
     private let pool = EndpointPool()
 
     init(_ options: RouterOptions) throws {
@@ -92,6 +94,9 @@ struct RouterAssembly {
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
             sharing.withLock(\.self)?.start(for: source, registry: metrics)
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
+            kvEvents = source
+        } else {
+            kvEvents = nil
         }
         try options.pool.fill(pool, on: background)
     }

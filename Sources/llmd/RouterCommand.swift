@@ -54,7 +54,8 @@ struct RouterCommand: AsyncParsableCommand {
             on: group, router: assembly.router, configuration: configuration,
             metrics: assembly.metrics, isReady: { true })
         _ = try AdminServer.listen(
-            on: group, at: service.address(metricsPort), metrics: assembly.metrics)
+            on: group, at: service.address(metricsPort), metrics: assembly.metrics,
+            kvEvents: assembly.kvEvents)
         await stop.serve()
         await server.drain(within: service.drainDeadline)
     }

@@ -33,6 +33,34 @@ import Testing
     }
 }
 
+@Suite struct DataParallelRankTests {
+    private func server(events: String?, replay: String? = nil) -> ModelServer {
+        ModelServer(
+            name: "ns/a", address: SocketAddress(host: "h", port: 1), eventsEndpoint: events,
+            replayEndpoint: replay, dataParallelSize: 4)
+    }
+
+    @Test func ranksTakeTheNextPorts() {
+        let server = server(events: "tcp://[fd00::7]:5557", replay: "ipc:///run/replay")
+        #expect((0..<2).map(server.name(ofRank:)) == ["ns/a", "ns/a@dp1"])
+        let first = server.rank(0)
+        #expect(first?.name == "ns/a" && first?.eventsEndpoint == "tcp://[fd00::7]:5557")
+        #expect(first?.replayEndpoint == "ipc:///run/replay" && first?.dataParallelSize == 1)
+        let third = server.rank(2)
+        #expect(third?.name == "ns/a@dp2" && third?.eventsEndpoint == "tcp://[fd00::7]:5559")
+        #expect(third?.replayEndpoint == "ipc:///run/replay_dp2")
+        #expect(third?.address == server.address && third?.dataParallelSize == 1)
+        #expect(self.server(events: nil).rank(3)?.eventsEndpoint == nil)
+    }
+
+    @Test(arguments: ["tcp://h:*", "tcp://h", "tcp://h:65534", "tcp://h:0"])
+    func endpointsWithoutPortsToCountFromHaveNoRanks(_ endpoint: String) {
+        #expect(server(events: endpoint).rank(2) == nil)
+        #expect(server(events: nil, replay: endpoint).rank(2) == nil)
+        #expect(server(events: endpoint).rank(0) != nil)
+    }
+}
+
 @Suite struct APIErrorTests {
     @Test func bodyIsVLLMs() throws {
         let error = APIError.badRequest("no \"model\"\n", param: "body.model")

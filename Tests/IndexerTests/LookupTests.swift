@@ -43,6 +43,35 @@ private let prompt: [UInt32] = Array(100..<124)
         #expect(pods("nobody", "10.0.0.9:8000") == [])
     }
 
+    @Test func ranksBehindOneAddressAreRanksOfOneInstance() throws {
+        let shelf = try Shelf()
+        shelf.engines.setPool([
+            ModelServer(
+                name: "b", address: SocketAddress(host: "10.0.0.2", port: 8000),
+                dataParallelSize: 2)
+        ])
+        try shelf.store(prompt, blocks: 0..<2, at: "b")
+        _ = try shelf.index.register("b@dp1", rank: 1, of: "b")
+        try shelf.store(prompt, blocks: 0..<3, at: "b@dp1")
+        func pods(_ names: String...) -> [String] {
+            shelf.lookup().scores(of: prompt, model: "m", pods: names).map {
+                "\($0.pod) \($0.rank ?? -1) \($0.score)"
+            }
+        }
+        #expect(pods() == ["b 1 3.0", "b 0 2.0"])
+        #expect(pods("b@dp0") == ["b@dp0 0 2.0"])
+        #expect(pods("b@dp1") == ["b@dp1 1 3.0"])
+        #expect(pods("10.0.0.2:8000") == ["10.0.0.2:8000 1 3.0", "10.0.0.2:8000 0 2.0"])
+        // One that nobody declared.
+        _ = try shelf.index.register("b@dp7", rank: 7, of: "b")
+        let matches = shelf.lookup().matches(
+            for: try query(#"{"model":"m","block_size":4,"token_ids":\#(prompt)}"#))
+        #expect(matches.map(\.instance) == ["b"])
+        #expect(matches[0].ranks.map(\.rank) == [0, 1, 7])
+        #expect(matches[0].ranks.map(\.gpuTokens) == [8, 12, 0])
+        #expect(matches[0].tokens == 12)
+    }
+
     @Test func queriesCountTokensByMedium() throws {
         let shelf = try Shelf("a@dp0", "a@dp1", "b")
         try shelf.store(prompt, blocks: 0..<2, at: "a@dp0")

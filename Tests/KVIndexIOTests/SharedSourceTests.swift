@@ -50,7 +50,7 @@ import Testing
         share(old, through: redis)
         try await old.startEngine("a", at: events)
         old.source.update([server("a", events: events)])
-        try await eventually { await old.state(of: "a")?.isConnected == true }
+        try await eventually { old.state(of: "a")?.isConnected == true }
         try await eventually {
             try await old.publish("a", storePayload([1, 2], tokens: Array(1...8)))
             return old.matched(prompt, on: "a") == 2

@@ -10,8 +10,10 @@ import Scan
 import Telemetry
 
 /// What an engine publishes: blocks of 4 tokens whose hash is told by the test.
-func storePayload(_ hashes: [UInt64], parent: UInt64? = nil, tokens: [UInt32]) -> [UInt8] {
-    payload { writer in
+func storePayload(
+    _ hashes: [UInt64], parent: UInt64? = nil, tokens: [UInt32], rank: Int = 0
+) -> [UInt8] {
+    payload(rank: rank) { writer in
         writer.map(count: 5)
         writer.string("type")
         writer.string("BlockStored")
@@ -28,13 +30,13 @@ func storePayload(_ hashes: [UInt64], parent: UInt64? = nil, tokens: [UInt32]) -
     }
 }
 
-private func payload(_ event: (inout MessagePackWriter) -> Void) -> [UInt8] {
+private func payload(rank: Int, _ event: (inout MessagePackWriter) -> Void) -> [UInt8] {
     var writer = MessagePackWriter()
     writer.array(count: 3)
     writer.double(Date().timeIntervalSince1970)
     writer.array(count: 1)
     event(&writer)
-    writer.unsigned(0)
+    writer.unsigned(UInt64(rank))
     return writer.bytes
 }
 
@@ -144,8 +146,8 @@ final class Stack: @unchecked Sendable {
         return matches[endpoint].blockCount
     }
 
-    func state(of name: String) async -> KVEngineState? {
-        await source.engines().first { $0.name == name }
+    func state(of name: String) -> KVEngineState? {
+        source.engines.first { $0.name == name }
     }
 }
 

@@ -89,6 +89,22 @@ private struct Samples: Decodable {
         }
     }
 
+    @Test(
+        arguments: [
+            ("92ff90", nil), ("93ff90c0", nil), ("93ff9003", 3), ("94ff90cd010505", 261),
+            ("93ff9191a178cc05", 5), ("93ff90ff", -1),
+        ] as [(String, Int?)])
+    func rankIsReadWithoutTheEvents(_ hex: String, _ rank: Int?) throws {
+        #expect(try hexBytes(hex).withUnsafeBytes(KVEventDecoder.rank) == rank)
+    }
+
+    @Test(arguments: ["", "05", "93ff", "93ff90", "93ff90a130", "93ff9205c1", "93c190c0"])
+    func rankThatCannotBeToldIsATypedError(_ hex: String) {
+        #expect(throws: KVIndexError.self) {
+            try hexBytes(hex).withUnsafeBytes(KVEventDecoder.rank)
+        }
+    }
+
     /// Mutated samples and noise must decode or throw, and what decodes must point into the batch.
     @Test(arguments: [1, 2, 3] as [UInt64])
     func noiseNeverBreaksTheDecoder(seed: UInt64) throws {
@@ -109,6 +125,7 @@ private struct Samples: Decodable {
             }
             guard let batch = try? decode(payload) else { continue }
             decodedCount += 1
+            #expect(try payload.withUnsafeBytes(KVEventDecoder.rank) == batch.dataParallelRank)
             for case .stored(let stored) in batch.events {
                 #expect(batch.hashes.indices.contains(stored.hashes))
                 #expect(batch.tokens.indices.contains(stored.tokens))

@@ -276,4 +276,18 @@ import Testing
         #expect(tracker.counters.restartCount == 1)
         #expect(tracker.counters.replayCount == 0)
     }
+
+    /// The numbers are what an engine claims; their sum is more than a number holds.
+    @Test func absurdNumbersDoNotOverflow() {
+        var tracker = run(
+            canReplay: false,
+            [
+                .connected([.releaseHeld]),
+                .live(0, .apply), .live(.max, .apply),
+                .live(0, .apply, [.dropHeld, .clear, .releaseHeld]), .live(.max, .apply),
+            ])
+        #expect(tracker.counters.lostCount == .max)
+        tracker.couldNotRead()
+        #expect(tracker.counters.lostCount == .max)
+    }
 }

@@ -16,7 +16,7 @@ import Testing
                   metricsPort: 8200
                   eventsEndpoint: tcp://10.0.0.7:5557
                   replayEndpoint: tcp://10.0.0.7:5558
-                - {name: v6, address: 'fd00::7', port: 8001}
+                - {name: v6, address: 'fd00::7', port: 8001, dataParallelSize: 8}
                 """, file: "e.yaml")
         #expect(
             servers == [
@@ -25,7 +25,9 @@ import Testing
                     metricsAddress: SocketAddress(host: "10.0.0.7", port: 8200),
                     labels: ["llm-d.ai/role": "decode"], eventsEndpoint: "tcp://10.0.0.7:5557",
                     replayEndpoint: "tcp://10.0.0.7:5558"),
-                ModelServer(name: "v6", address: SocketAddress(host: "fd00::7", port: 8001)),
+                ModelServer(
+                    name: "v6", address: SocketAddress(host: "fd00::7", port: 8001),
+                    dataParallelSize: 8),
             ])
         #expect(servers[1].address.description == "[fd00::7]:8001")
     }
@@ -55,6 +57,20 @@ import Testing
             "endpoints:\n- {name: a, address: '[::1]', port: 1}",
             "e.yaml:2: endpoints[0].address must be an IP address or a host name"
         ),
+        (
+            "endpoints:\n- {name: a, address: x, port: 1, dataParallelSize: 65}",
+            "e.yaml:2: endpoints[0].dataParallelSize must be from 1 to 64, not 65"
+        ),
+        (
+            "endpoints:\n- {name: a@dp1, address: x, port: 1}\n"
+                + "- {name: a, address: y, port: 1, dataParallelSize: 2}",
+            "e.yaml:3: endpoints[1] has the name or the address of 'a@dp1'"
+        ),
+        (
+            "endpoints:\n- {name: a, address: x, port: 1, dataParallelSize: 2, "
+                + "eventsEndpoint: 'tcp://x:5557', replayEndpoint: 'tcp://x:5558'}",
+            "e.yaml:2: endpoints[0] has two uses for 'tcp://x:5558': each rank takes the next port"
+        ),
     ])
     func errorsSayWhatAndWhere(text: String, expected: String) {
         let message = #expect(throws: ConfigError.self) {
@@ -68,7 +84,7 @@ import Testing
             try EndpointFile.servers(
                 parsing: [
                     "name=d,address=127.0.0.1:1,metrics=127.0.0.1:2,role=decode,"
-                        + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:4",
+                        + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:5,dp=2",
                     "[::1]:80",
                 ], option: "--endpoint")
                 == [
@@ -77,7 +93,7 @@ import Testing
                         metricsAddress: SocketAddress(host: "127.0.0.1", port: 2),
                         labels: ["llm-d.ai/role": "decode"],
                         eventsEndpoint: "tcp://127.0.0.1:3",
-                        replayEndpoint: "tcp://127.0.0.1:4"),
+                        replayEndpoint: "tcp://127.0.0.1:5", dataParallelSize: 2),
                     ModelServer(name: "[::1]:80", address: SocketAddress(host: "::1", port: 80)),
                 ])
     }
@@ -97,6 +113,13 @@ import Testing
         (
             "name=a,address=y:1",
             "--endpoint: 'name=a,address=y:1' has the name or the address of 'a'"
+        ),
+        ("address=x:1,dp=0", "--endpoint: 'address=x:1,dp=0' needs a 'dp' from 1 to 64"),
+        ("address=x:1,dp=two", "--endpoint: 'address=x:1,dp=two' needs a 'dp' from 1 to 64"),
+        (
+            "address=x:1,dp=2,events=tcp://x:*",
+            "--endpoint: 'address=x:1,dp=2,events=tcp://x:*' needs ports for the KV events of "
+                + "2 ranks"
         ),
         ("z:1", "--endpoint: 'z:1' has the name or the address of 'a'"),
     ])

@@ -41,13 +41,21 @@ import Testing
         return (scheduler, try #require(box.index.withLock { $0 }))
     }
 
-    private func cycle(tokens: [UInt32], salt: String? = nil) -> SchedulingCycle {
-        let pool = context(count: 3)
+    private func cycle(
+        tokens: [UInt32], salt: String? = nil, ranks: Int = 1, generation: Int? = nil
+    ) -> SchedulingCycle {
+        var pool = context(count: 3)
+        if ranks > 1 {
+            var server = pool.endpoints[1].server
+            server.dataParallelSize = ranks
+            pool.endpoints[1] = Endpoint(server, id: 1)
+        }
         var cycle = SchedulingCycle(
             request: SchedulingRequest(
                 id: "r", model: "m", headers: NoHeaders(), tokens: tokens, cacheSalt: salt),
             seed: 1)
         cycle.context.endpoints = pool.endpoints
+        cycle.context.poolGeneration = generation
         cycle.context.loads = pool.loads
         cycle.context.inFlight = pool.inFlight
         cycle.eligible = [0, 1, 2]
@@ -112,6 +120,71 @@ import Testing
         #expect(
             salted.context.prefixMatch(by: "precise-prefix-cache-producer")?.matchedBlocks
                 == [0, 0, 0])
+    }
+
+    /// Blocks that the index expects at an endpoint for an hour.
+    private func hold(_ tokens: [UInt32], at endpoint: EndpointHandle, in index: KVIndex) {
+        let keys = index.hasher(model: "m").keys(of: tokens.span)
+        index.expect(keys.span, at: endpoint, until: .now + .seconds(3600))
+    }
+
+    private func matched(_ cycle: SchedulingCycle) -> [Int]? {
+        cycle.context.prefixMatch(by: "precise-prefix-cache-producer")?.matchedBlocks
+    }
+
+    @Test func serversCountWithTheBestOfTheirRanks() throws {
+        let (scheduler, index) = try make("{tokenProcessorConfig: {blockSize: 4}}")
+        for number in 0..<3 { _ = try index.register("e\(number)") }
+        let tokens = Array<UInt32>(0..<16)
+        for (rank, count) in [(1, 8), (2, 12), (5, 4)] {
+            hold(
+                Array(tokens[..<count]),
+                at: try index.register("e1@dp\(rank)", rank: rank, of: "e1"), in: index)
+        }
+        hold(Array(tokens[..<4]), at: try #require(index.endpoint(named: "e2")), in: index)
+        var cycle = cycle(tokens: tokens, ranks: 3)
+        let result = try scheduler.schedule(&cycle)
+        #expect(matched(cycle) == [0, 3, 1])
+        #expect(result.primary[0].index == 1)
+    }
+
+    @Test func whoWillServeIsNotGuessedAmongRanks() throws {
+        let (scheduler, index) = try make(
+            "{tokenProcessorConfig: {blockSize: 4}, speculativeIndexing: true, speculativeTTL: 1h}")
+        for number in 0..<3 { _ = try index.register("e\(number)") }
+        let rank = try index.register("e1@dp1", rank: 1, of: "e1")
+        let tokens = Array<UInt32>(0..<16)
+        hold(Array(tokens[..<4]), at: rank, in: index)
+        // Once declared with ranks, and once not, but with a rank that showed up.
+        for ranks in [2, 1] {
+            var first = cycle(tokens: tokens, ranks: ranks)
+            let result = try scheduler.schedule(&first)
+            #expect(result.primary[0].index == 1)
+            _ = scheduler.prepare(result, in: first.context)
+            var second = cycle(tokens: tokens, ranks: ranks)
+            _ = try scheduler.schedule(&second)
+            #expect(matched(second) == [0, 1, 0])
+        }
+    }
+
+    /// An engine moves its address: the event source takes it out of the index and in again, while
+    /// the pool is the same.
+    @Test func newHandlesAreFoundInTheSamePool() throws {
+        let (scheduler, index) = try make("{tokenProcessorConfig: {blockSize: 4}}")
+        for number in 0..<3 { _ = try index.register("e\(number)") }
+        let tokens = Array<UInt32>(0..<8)
+        func matches() throws -> [Int]? {
+            var cycle = cycle(tokens: tokens, generation: 1)
+            _ = try scheduler.schedule(&cycle)
+            return matched(cycle)
+        }
+        #expect(try matches() == [0, 0, 0])
+        index.remove(try #require(index.endpoint(named: "e1")))
+        hold(tokens, at: try index.register("e1"), in: index)
+        #expect(try matches() == [0, 2, 0])
+        hold(
+            Array(tokens[..<4]), at: try index.register("e2@dp1", rank: 1, of: "e2"), in: index)
+        #expect(try matches() == [0, 2, 1])
     }
 
     @Test func withoutSpeculationTheIndexIsNotTold() throws {

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import signal
 import socket
 import ssl
@@ -170,6 +171,17 @@ def test_engines_are_followed_and_named():
         assert total(samples, name, method="GetPodScores", code="0") >= 4
         assert total(samples, name, method="query", code="200") == 3
         assert total(samples, "kvcache_index_lookup_requests_total") >= 7
+        assert total(samples, "llm_d_epp_kv_cache_events_engine_blocks", endpoint="engine-1") == (
+            blocks)
+        status, headers, page = get(service.metrics_port, "/debug/kv-events")
+        assert (status, headers["content-type"]) == (200, "application/json")
+        states = {state["name"]: state for state in json.loads(page)["engines"]}
+        assert list(states) == names
+        for name, count in zip(names, (half_blocks, blocks), strict=True):
+            state = states[name]
+            assert state["connected"] and state["blocks"] == count
+            assert state["last_sequence"] is not None and state["lag_batches"] == 0
+            assert state["quarantine_seconds_left"] is None
 
 
 def test_engines_connect_or_register():
