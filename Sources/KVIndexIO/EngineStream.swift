@@ -5,7 +5,8 @@ import Messaging
 import Net
 import Telemetry
 
-/// The KV events of one engine, which is a model server or one of its ranks, from its sockets into the index. Loop-bound.
+/// The KV events of one engine, which is a model server or one of its ranks, from its sockets into
+/// the index. Loop-bound.
 final class EngineStream {
     /// What the streams of a source share.
     struct Environment {

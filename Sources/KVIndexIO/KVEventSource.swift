@@ -11,7 +11,8 @@ public import Net
 public actor KVEventSource {
     /// Where events come from and how patient to be.
     public struct Configuration: Sendable {
-        /// Where engines connect to (fan-in) that have no events endpoint of their own. Their topics must be `kv@<address or name of the model server>@<model>`.
+        /// Where engines connect to (fan-in) that have no events endpoint of their own. Their topics
+        /// must be `kv@<address or name of the model server>@<model>`.
         public var fanInEndpoint: String?
         /// What engines serve whose topic does not tell it.
         public var defaultModel = ""
