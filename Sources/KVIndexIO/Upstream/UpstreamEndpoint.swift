@@ -27,30 +27,37 @@ package struct UpstreamEndpoint {
         var counts = SIMD4<UInt8>(repeating: 0)
         /// Tiers, as bits, whose event named a group.
         var groupedTiers: UInt8 = 0
-        /// What Redis has for sure, and what it may have.
-        var confirmed: Fields = 0
-        var possible: Fields = 0
+        /// Whether Redis has the engine key for sure, and whether it may have it.
+        var isTold = false
+        var mayBeTold = false
         var isQueued = false
 
-        var wanted: Fields {
-            var fields: Fields = 0
-            for tier in 0..<4 where counts[tier] > 0 { fields |= 1 << field(tier) }
-            return fields
-        }
-
-        var isSettled: Bool { wanted == confirmed && possible == confirmed }
+        var isHeld: Bool { counts != SIMD4(repeating: 0) }
 
         func field(_ tier: Int) -> Int { 2 * tier + Int(groupedTiers >> tier & 1) }
     }
 
     /// A block by its request key: an engine may know one block under several hashes.
     private struct Key {
+        /// Tells it from others that had the request key before.
+        let serial: UInt32
         /// Engine hashes that hold it, by field.
         var holders = SIMD8<UInt8>(repeating: 0)
-        /// Engine hashes in the table.
+        /// What Redis has for sure, and what it may have.
+        var confirmed: Fields = 0
+        var possible: Fields = 0
+        /// Engine hashes in the table, and the last of them that was stored.
         var hashCount = 0
-        /// One of them.
-        var hash: UInt64 = 0
+        var hash: UInt64?
+
+        /// What Redis should have.
+        var wanted: Fields {
+            var fields: Fields = 0
+            for field in 0..<8 where holders[field] > 0 { fields |= 1 << field }
+            return fields
+        }
+
+        var isSettled: Bool { wanted == confirmed && possible == confirmed }
     }
 
     /// A block that is gone without being in the table.
@@ -69,6 +76,7 @@ package struct UpstreamEndpoint {
 
     private var blocks: [UInt64: Held] = [:]
     private var keys: [UInt64: Key] = [:]
+    private var nextSerial: UInt32 = 0
     private var queue: [UInt64] = []
     private var queueHead = 0
     private var loose: [Loose] = []
@@ -85,8 +93,7 @@ package struct UpstreamEndpoint {
         guard let known = keys[key] else { return .unknown }
         let first = 2 * Int(tier.rawValue)
         if known.holders[first] > 0 || known.holders[first + 1] > 0 { return .held }
-        let possible = blocks[known.hash]?.possible ?? 0
-        return possible >> first & 3 != 0 ? .gone : .unknown
+        return known.possible >> first & 3 != 0 ? .gone : .unknown
     }
 
     // MARK: - Events of the engine
@@ -101,7 +108,7 @@ package struct UpstreamEndpoint {
             forget(hash, held)
             held = Held(key: key, isQueued: held.isQueued)
         }
-        if blocks[hash] == nil { keys[key, default: Key()].hashCount += 1 }
+        if blocks[hash] == nil { addHash(to: key) }
         keys[key]?.hash = hash
         let place = Int(tier.rawValue)
         if held.counts[place] == 0 {
@@ -136,16 +143,19 @@ package struct UpstreamEndpoint {
     package mutating func cleared() {
         isDirect = true
         isComplete = true
+        let known = keys
+        blocks = blocks.filter { $0.value.mayBeTold || known[$0.value.key]?.possible ?? 0 != 0 }
         keys = [:]
-        blocks = blocks.filter { $0.value.possible != 0 }
         queue = Array(blocks.keys)
         queueHead = 0
         for hash in queue {
             blocks[hash]?.counts = SIMD4(repeating: 0)
             blocks[hash]?.isQueued = true
-            guard let key = blocks[hash]?.key else { continue }
-            keys[key, default: Key()].hashCount += 1
-            keys[key]?.hash = hash
+            guard let key = blocks[hash]?.key, var block = known[key] else { continue }
+            block.holders = SIMD8(repeating: 0)
+            block.hashCount = (keys[key]?.hashCount ?? 0) + 1
+            block.hash = hash
+            keys[key] = block
         }
     }
 
@@ -166,26 +176,32 @@ package struct UpstreamEndpoint {
         loose.append(block)
     }
 
+    private mutating func addHash(to key: UInt64) {
+        if keys[key] == nil {
+            keys[key] = Key(serial: nextSerial)
+            nextSerial &+= 1
+        }
+        keys[key]?.hashCount += 1
+    }
+
     private mutating func count(_ field: Int, of key: UInt64, isAdded: Bool) {
         guard let holders = keys[key]?.holders[field] else { return }
         if isAdded, holders < .max { keys[key]?.holders[field] = holders + 1 }
         if !isAdded, holders > 0 { keys[key]?.holders[field] = holders - 1 }
     }
 
-    /// Takes a block out of the table.
+    /// Takes a block out of the table, whatever Redis has of it.
     private mutating func forget(_ hash: UInt64, _ held: Held) {
         for tier in 0..<4 where held.counts[tier] > 0 {
             count(held.field(tier), of: held.key, isAdded: false)
         }
         blocks[hash] = nil
-        if let others = keys[held.key]?.hashCount, others > 1 {
-            keys[held.key]?.hashCount = others - 1
-        } else {
-            keys[held.key] = nil
-        }
-        if held.possible != 0 {
-            loosen(Loose(hash: hash, key: held.key, fields: held.possible))
-        }
+        guard var block = keys[held.key] else { return }
+        let left = block.possible & ~block.wanted
+        if left != 0 { loosen(Loose(hash: hash, key: held.key, fields: left)) }
+        block.hashCount -= 1
+        if block.hash == hash { block.hash = nil }
+        keys[held.key] = block.hashCount > 0 ? block : nil
     }
 
     // MARK: - What Redis is told
@@ -194,11 +210,11 @@ package struct UpstreamEndpoint {
     package struct Work {
         /// A block and its fields to be added.
         package struct Store: Equatable {
-            /// Under what the engine knows it.
-            package var hash: UInt64
+            /// An engine hash to be added; nil if there is none.
+            package var hash: UInt64?
             /// Its request key.
             package var key: UInt64
-            /// What is new.
+            /// What is new; none if the engine hash alone is.
             package var fields: Fields
         }
 
@@ -208,8 +224,8 @@ package struct UpstreamEndpoint {
             package var hash: UInt64?
             /// Nil for what Redis has under the hash.
             package var key: UInt64?
-            /// By its bit's number.
-            package var field: Int
+            /// By its bit's number; nil for none, where the engine hash alone is to go.
+            package var field: Int?
         }
 
         /// To be added.
@@ -218,14 +234,25 @@ package struct UpstreamEndpoint {
         package var removals: [Removal] = []
         /// Whether Redis need not be told anything.
         package var isEmpty: Bool { stores.isEmpty && removals.isEmpty }
-        fileprivate var sent: [(hash: UInt64, key: UInt64, fields: Fields)] = []
+        fileprivate var sent: [Sent] = []
         fileprivate var loose: [Loose] = []
+    }
+
+    /// What Redis has of a block when it took the work.
+    fileprivate struct Sent {
+        var hash: UInt64
+        var isHeld: Bool
+        var key: UInt64
+        var serial: UInt32
+        var fields: Fields
     }
 
     private mutating func enqueue(_ hash: UInt64) {
         guard let held = blocks[hash], !held.isQueued else { return }
-        if held.isSettled {
-            if held.possible == 0 { forget(hash, held) }
+        if keys[held.key]?.isSettled == true, held.isTold == held.isHeld,
+            held.mayBeTold == held.isHeld
+        {
+            if !held.isHeld { forget(hash, held) }
             return
         }
         blocks[hash]?.isQueued = true
@@ -238,21 +265,8 @@ package struct UpstreamEndpoint {
         while queueHead < queue.count, work.sent.count < limit {
             let hash = queue[queueHead]
             queueHead += 1
-            guard var held = blocks[hash] else { continue }
-            held.isQueued = false
-            let wanted = held.wanted
-            let added = wanted & ~held.confirmed
-            let dropped = held.possible & ~wanted
-            if added != 0 {
-                work.stores.append(Work.Store(hash: hash, key: held.key, fields: added))
-            }
-            for field in Self.numbers(of: dropped) where keys[held.key]?.holders[field] ?? 0 == 0 {
-                work.removals.append(Work.Removal(hash: hash, key: held.key, field: field))
-            }
-            held.possible |= added
-            held.confirmed &= ~dropped
-            blocks[hash] = held
-            work.sent.append((hash, held.key, wanted))
+            blocks[hash]?.isQueued = false
+            take(hash, into: &work)
         }
         if queueHead == queue.count || queueHead > 1 << 16 {
             queue.removeFirst(queueHead)
@@ -264,48 +278,97 @@ package struct UpstreamEndpoint {
         return work
     }
 
-    private func takeLoose(_ block: Loose, into work: inout Work) {
+    private mutating func take(_ hash: UInt64, into work: inout Work) {
+        guard var held = blocks[hash], var block = keys[held.key] else { return }
+        let wanted = block.wanted
+        let added = wanted & ~block.confirmed
+        let dropped = block.possible & ~wanted
+        let isNew = held.isHeld && !held.isTold
+        if added != 0 || isNew {
+            work.stores.append(
+                Work.Store(hash: isNew ? hash : nil, key: held.key, fields: added))
+        }
+        for field in Self.numbers(of: dropped) {
+            work.removals.append(Work.Removal(hash: hash, key: held.key, field: field))
+        }
+        if !held.isHeld, held.mayBeTold, dropped == 0 {
+            work.removals.append(Work.Removal(hash: hash, key: held.key, field: nil))
+        }
+        held.isTold = held.isTold && held.isHeld
+        held.mayBeTold = held.mayBeTold || isNew
+        block.possible |= added
+        block.confirmed &= ~dropped
+        blocks[hash] = held
+        keys[held.key] = block
+        work.sent.append(
+            Sent(
+                hash: hash, isHeld: held.isHeld, key: held.key, serial: block.serial,
+                fields: wanted))
+    }
+
+    private mutating func takeLoose(_ block: Loose, into work: inout Work) {
         // What was stored since is in the table, and is no more gone.
         if block.key == nil, let hash = block.hash, blocks[hash] != nil { return }
+        var block = block
+        if let key = block.key, let known = keys[key] {
+            block.fields &= ~known.wanted
+            keys[key]?.confirmed &= ~block.fields
+        }
         for field in Self.numbers(of: block.fields) {
-            if let key = block.key, keys[key]?.holders[field] ?? 0 > 0 { continue }
             work.removals.append(Work.Removal(hash: block.hash, key: block.key, field: field))
         }
-        work.loose.append(block)
+        if block.fields != 0 { work.loose.append(block) }
     }
 
     /// Redis took it.
     package mutating func finish(_ work: Work) {
-        for (hash, key, fields) in work.sent where blocks[hash]?.key == key {
-            blocks[hash]?.confirmed = fields
-            blocks[hash]?.possible = fields
-            enqueue(hash)
+        for block in work.loose {
+            if let key = block.key { keys[key]?.possible &= ~block.fields }
         }
+        for sent in work.sent {
+            if keys[sent.key]?.serial == sent.serial {
+                keys[sent.key]?.confirmed = sent.fields
+                keys[sent.key]?.possible = sent.fields
+            }
+            if blocks[sent.hash]?.key == sent.key {
+                blocks[sent.hash]?.isTold = sent.isHeld
+                blocks[sent.hash]?.mayBeTold = sent.isHeld
+            }
+        }
+        enqueueAgain(work)
     }
 
     /// Redis did not take it, or who knows.
     package mutating func putBack(_ work: Work) {
-        for block in work.sent { enqueue(block.hash) }
         loose.append(contentsOf: work.loose.prefix(Self.maximumLooseCount - loose.count))
+        enqueueAgain(work)
+    }
+
+    private mutating func enqueueAgain(_ work: Work) {
+        for sent in work.sent {
+            enqueue(sent.hash)
+            if let hash = keys[sent.key]?.hash { enqueue(hash) }
+        }
     }
 
     /// Whatever Redis has of it may be lost: all is to be told again.
     package mutating func doubt() {
+        for key in Array(keys.keys) { keys[key]?.confirmed = 0 }
         for hash in Array(blocks.keys) {
-            blocks[hash]?.confirmed = 0
+            blocks[hash]?.isTold = false
             enqueue(hash)
         }
     }
 
     /// Whether Redis should have a block in some tier, and has been told.
     package func hasTold(of key: UInt64) -> Bool {
-        keys[key].flatMap { blocks[$0.hash] }.map { $0.confirmed & $0.wanted != 0 } ?? false
+        keys[key].map { $0.confirmed & $0.wanted != 0 } ?? false
     }
 
     /// Redis took a field away that the endpoint still holds.
     package mutating func lost(_ key: UInt64) {
         guard let hash = keys[key]?.hash else { return }
-        blocks[hash]?.confirmed = 0
+        keys[key]?.confirmed = 0
         enqueue(hash)
     }
 

@@ -394,8 +394,9 @@ public final class UpstreamIndexBackend: IndexSharing {
         _ reply: RedisReply, for removals: [UpstreamEndpoint.Work.Removal], at member: Member
     ) {
         guard members[member.name] === member, reply.count == removals.count else { return }
-        for (index, removal) in removals.enumerated() where removal.key == nil {
-            let tier = Tier(rawValue: UInt8(removal.field / 2)) ?? .remote
+        for (index, removal) in removals.enumerated() {
+            guard removal.key == nil, let field = removal.field else { continue }
+            let tier = Tier(rawValue: UInt8(field / 2)) ?? .remote
             for block in 0..<reply[index].count {
                 guard let key = reply[index][block].text.flatMap({ UInt64($0) }) else { continue }
                 if member.state.word(on: key, in: tier) == .held {

@@ -12,7 +12,7 @@ enum UpstreamIndexLayout {
 
     /// Takes fields away, then the engine keys of which no request key is left: an empty hash is
     /// gone by itself. KEYS: engine keys; ARGV: for each a request key, or nothing for those of the
-    /// engine key, and a field. The request keys that were found for each. Keys of another type are
+    /// engine key, and a field, or nothing for none. The request keys that were found for each. Keys of another type are
     /// foreign and left alone.
     private static let removeScript = """
         local problem
@@ -27,7 +27,7 @@ enum UpstreamIndexLayout {
           local blocks = try('ZRANGE', engine, 0, -1) or {}
           found[i] = block == '' and blocks or {}
           for _, key in ipairs(found[i]) do try('HDEL', key, field) end
-          if block ~= '' then try('HDEL', block, field) end
+          if block ~= '' and field ~= '' then try('HDEL', block, field) end
           local left = block ~= '' and redis.call('EXISTS', block) or 0
           for _, key in ipairs(blocks) do left = left + redis.call('EXISTS', key) end
           if left == 0 and #blocks > 0 then try('DEL', engine) end
@@ -35,8 +35,8 @@ enum UpstreamIndexLayout {
         return problem or found
         """
 
-    /// Tells of a pod's blocks: two commands for each that is stored, then, if any is taken away,
-    /// one, whose reply has for each the request keys that were found.
+    /// Tells of a pod's blocks: a command or two for each that is stored, then, if any is taken
+    /// away, one, whose reply has for each the request keys that were found.
     static func tell(
         _ work: UpstreamEndpoint.Work, of pod: String, group: Int?, in pipeline: inout RedisPipeline
     ) {
@@ -46,10 +46,13 @@ enum UpstreamIndexLayout {
             return PodEntry(pod: pod, tier: tier, group: group).encoded
         }
         for block in work.stores {
-            pipeline.begin("ZADD", argumentCount: 3)
-            pipeline.add(enginePrefix, String(block.hash).utf8)
-            pipeline.add(0)
-            pipeline.add(block.key)
+            if let hash = block.hash {
+                pipeline.begin("ZADD", argumentCount: 3)
+                pipeline.add(enginePrefix, String(hash).utf8)
+                pipeline.add(0)
+                pipeline.add(block.key)
+            }
+            guard block.fields != 0 else { continue }
             pipeline.begin("HSET", argumentCount: 1 + 2 * block.fields.nonzeroBitCount)
             pipeline.add(block.key)
             for field in 0..<8 where block.fields >> field & 1 != 0 {
@@ -66,7 +69,7 @@ enum UpstreamIndexLayout {
         }
         for block in work.removals {
             pipeline.add(block.key.map { String($0) } ?? "")
-            pipeline.add(fields[block.field])
+            pipeline.add(block.field.map { fields[$0] } ?? [])
         }
     }
 
