@@ -43,6 +43,36 @@ import Testing
         try await second.finish()
     }
 
+    @Test func ranksAreSharedByTheirNames() async throws {
+        let redis = try RedisServer()
+        let (first, second) = (try Stack(), try Stack())
+        share(first, through: redis)
+        share(second, through: redis)
+        let events = ipcEndpoint()
+        for (rank, suffix) in ["", "_dp1"].enumerated() {
+            try await first.startEngine(
+                "r\(rank)", at: events + suffix, replay: events + "-r" + suffix)
+        }
+        try await first.publish("r0", storePayload([1, 2], tokens: Array(1...8)))
+        try await first.publish("r1", storePayload([1, 2, 3], tokens: Array(1...12), rank: 1))
+        var engine = server("a", events: events, replay: events + "-r")
+        engine.dataParallelSize = 2
+        first.source.update([engine])
+        (engine.eventsEndpoint, engine.replayEndpoint) = (nil, nil)
+        second.source.update([engine])
+        for stack in [first, second] {
+            try await eventually {
+                stack.matched(prompt, on: "a") == 2 && stack.matched(prompt, on: "a@dp1") == 3
+            }
+        }
+        try await first.stopEngine("r1")
+        try await first.startEngine("r1", at: events + "_dp1", replay: events + "-r_dp1")
+        try await eventually { second.matched(prompt, on: "a@dp1") == 0 }
+        #expect(second.matched(prompt, on: "a") == 2)
+        try await first.finish()
+        try await second.finish()
+    }
+
     @Test func aRestartedRouterGoesOnWhereItsPredecessorWas() async throws {
         let redis = try RedisServer()
         let events = ipcEndpoint()

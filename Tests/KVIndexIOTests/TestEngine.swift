@@ -83,17 +83,24 @@ final class Stack: @unchecked Sendable {
         }
     }
 
-    /// Starts an engine; the same name again is the same endpoint.
+    /// Starts an engine. Where one was stopped ZMQ may take a moment to let go of the endpoint.
     func startEngine(
         _ name: String, at endpoint: String, replay: String? = nil, topic: String = "kv@e@m"
     ) async throws {
-        try await run {
-            var configuration = KVEventPublisher.Configuration()
-            configuration.endpoint = endpoint
-            configuration.replayEndpoint = replay
-            configuration.topic = topic
-            self.engines[name] = try KVEventPublisher(
-                context: self.context, on: self.loop, configuration: configuration)
+        try await eventually {
+            try await run {
+                var configuration = KVEventPublisher.Configuration()
+                configuration.endpoint = endpoint
+                configuration.replayEndpoint = replay
+                configuration.topic = topic
+                do {
+                    self.engines[name] = try KVEventPublisher(
+                        context: self.context, on: self.loop, configuration: configuration)
+                } catch MessagingError.addressInUse {
+                    return false
+                }
+                return true
+            }
         }
     }
 
