@@ -16,7 +16,7 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// Its type and name.
     public let name: PluginName
     /// The keys of blocks are made from tokens.
-    public var needsTokens: Bool { true }
+    public var promptNeeds: PromptNeeds { .tokens }
 
     private struct Handles {
         var generation: Int
