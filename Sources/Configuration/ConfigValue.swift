@@ -138,6 +138,15 @@ public struct ConfigValue {
         return result
     }
 
+    /// The value of a key, for a look ahead into a mapping that someone else reads; nil if it is
+    /// missing or null, or this is no mapping.
+    public func member(_ key: String) -> ConfigValue? {
+        guard let entries = try? entries(),
+            let found = entries.first(where: { $0.0 == key })?.1, !found.isNull
+        else { return nil }
+        return found
+    }
+
     private func entries() throws(ConfigError) -> [(String, ConfigValue)] {
         guard case .mapping(let mapping) = node else { throw error("must be a mapping") }
         var entries: [(String, ConfigValue)] = []

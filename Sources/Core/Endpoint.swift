@@ -9,6 +9,8 @@ public final class Endpoint: Sendable {
     public let address: String
     /// Whether it may compute prompts for another. An unlabelled server may not.
     public let takesPrefill: Bool
+    /// Whether it may encode media for others. An unlabelled server may not.
+    public let takesEncode: Bool
     /// Whether it generates tokens. An unlabelled server does.
     public let takesDecode: Bool
 
@@ -20,9 +22,11 @@ public final class Endpoint: Sendable {
         if let label = server.labels[ServerRole.label] {
             let role = ServerRole(rawValue: label)
             takesPrefill = role?.takesPrefill ?? false
+            takesEncode = role?.takesEncode ?? false
             takesDecode = role?.takesDecode ?? false
         } else {
             takesPrefill = false
+            takesEncode = false
             takesDecode = true
         }
     }

@@ -11,6 +11,14 @@ public enum ServerRole: String, Sendable, CaseIterable {
     /// The pod label that carries the role.
     public static let label = "llm-d.ai/role"
 
+    /// Whether a server of this role may encode media for others.
+    public var takesEncode: Bool {
+        switch self {
+        case .encode, .encodePrefill, .encodePrefillDecode: true
+        case .prefill, .prefillDecode, .decode, .both: false
+        }
+    }
+
     /// Whether a server of this role may compute prompts for another.
     public var takesPrefill: Bool {
         switch self {
@@ -114,11 +122,32 @@ public struct ServerLoad: Equatable, Sendable {
     public var blockSize: Int?
     /// Blocks in the KV cache (`vllm:cache_config_info`), if the engine told.
     public var blockCount: Int?
+    /// Its LoRA adapters (`vllm:lora_requests_info`), if the engine told.
+    public var lora: LoRALoad?
+    /// Figures that the configuration asked for, by the names that it gave them.
+    public var attributes: [String: Double] = [:]
     /// When the scrape that gave these figures ended; nil before the first.
     public var scrapedAt: MonotonicTime?
 
     /// A server of which nothing is known yet.
     public init() {}
+}
+
+/// The LoRA adapters that a model server works with.
+public struct LoRALoad: Equatable, Sendable {
+    /// How many it can work with at a time.
+    public var maximumCount: Int
+    /// The names of those that requests in the batch use.
+    public var running: [String]
+    /// The names of those that requests wait for.
+    public var waiting: [String]
+
+    /// Makes a load.
+    public init(maximumCount: Int, running: [String] = [], waiting: [String] = []) {
+        self.maximumCount = maximumCount
+        self.running = running
+        self.waiting = waiting
+    }
 }
 
 /// Where a KV block lies, from fastest to slowest.

@@ -116,10 +116,12 @@ package final class ExtProcSession {
             (.responseHeaders(let list, let endOfStream), .deciding),
             (.responseHeaders(let list, let endOfStream), .awaitingResponse):
             state = .responding
-            request?.responseStarted(
+            let changes = request?.responseStarted(
                 status: try list.status(),
                 servedBy: try message.servedEndpoint().flatMap { try? SocketAddress(parsing: $0) })
-            writer.headers(.response, [.set(name: "x-went-into-resp-headers", value: "true")])
+            writer.headers(
+                .response,
+                [.set(name: "x-went-into-resp-headers", value: "true")] + (changes ?? []))
             if endOfStream { finish() }
         case (.responseBody(let bytes, let endOfStream), .responding):
             request?.responseBody(bytes)

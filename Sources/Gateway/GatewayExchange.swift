@@ -90,7 +90,7 @@ extension GatewayExchange: ServerExchangeDelegate {
 
 extension GatewayExchange: RelayObserver {
     func relay(_ relay: Relay, willForward head: inout HTTPResponseHead) {
-        session.responseStarted(status: head.status)
+        head.headers.apply(session.responseStarted(status: head.status))
         head.headers.set("x-request-id", session.requestID)
         guard revealsEndpoints, let decision else { return }
         head.headers.set("x-llmd-decode", decision.endpoint.server.name)

@@ -14,6 +14,8 @@ public struct ScraperConfiguration: Sendable {
     public var modelsInterval = Duration.seconds(10)
     /// The longest answer to accept.
     public var maximumPageBytes = 8 << 20
+    /// Figures that become attributes of endpoints.
+    public var metrics: [ScrapedMetric] = []
 
     /// The defaults.
     public init() {}
@@ -166,7 +168,11 @@ private final class MemberScraper {
     private func outcome(of result: Result<Int, NetError>) -> ScrapeOutcome? {
         switch result {
         case .success(200):
-            if let load = try? EnginePage.load(from: metricsReader.page) { return .load(load) }
+            if let load = try? EnginePage.load(
+                from: metricsReader.page, metrics: configuration.metrics)
+            {
+                return .load(load)
+            }
             return .unreadable
         case .success, .failure(.bodyTooLarge): return .unreadable
         case .failure(.timeout(.connect)): return .failedToConnect

@@ -13,6 +13,9 @@ public final class PoolMember: Sendable {
     private let blockSize = Atomic<Int>(0)
     private let blockCount = Atomic<Int>(0)
     private let scrapedAt = Atomic<UInt64>(0)
+    /// What few engines tell; looked at only if `hasExtras`.
+    private let extras = Mutex(LoadExtras())
+    private let hasExtras = Atomic<Bool>(false)
 
     private let inFlight = Atomic<Int>(0)
     private let prefillTokens = Atomic<Int>(0)
@@ -35,6 +38,11 @@ public final class PoolMember: Sendable {
         let time = scrapedAt.load(ordering: .relaxed)
         load.blockSize = size == 0 ? nil : size
         load.blockCount = count == 0 ? nil : count
+        if hasExtras.load(ordering: .relaxed) {
+            let extras = extras.withLock(\.self)
+            load.lora = extras.lora
+            load.attributes = extras.attributes
+        }
         load.scrapedAt = time == 0 ? nil : MonotonicTime(nanoseconds: time)
         return load
     }
@@ -95,6 +103,11 @@ public final class PoolMember: Sendable {
         kvUsageBits.store(load.kvUsage.bitPattern, ordering: .relaxed)
         blockSize.store(load.blockSize ?? 0, ordering: .relaxed)
         blockCount.store(load.blockCount ?? 0, ordering: .relaxed)
+        let extras = LoadExtras(lora: load.lora, attributes: load.attributes)
+        if extras.isEmpty != !hasExtras.load(ordering: .relaxed) || !extras.isEmpty {
+            self.extras.withLock { $0 = extras }
+            hasExtras.store(!extras.isEmpty, ordering: .relaxed)
+        }
         scrapedAt.store(now.nanoseconds, ordering: .relaxed)
     }
 
@@ -104,6 +117,13 @@ public final class PoolMember: Sendable {
             healthy.store(health.isHealthy, ordering: .relaxed)
         }
     }
+}
+
+/// The part of a load that is no number.
+private struct LoadExtras {
+    var lora: LoRALoad?
+    var attributes: [String: Double] = [:]
+    var isEmpty: Bool { lora == nil && attributes.isEmpty }
 }
 
 /// What came of asking a server for its metrics.

@@ -31,8 +31,8 @@ struct ParsedRequest {
     enum Prompt {
         /// Token ids, as the client gave them.
         case tokens([UInt32])
-        /// Text of so many bytes, of which only an engine can tell the token ids.
-        case text(byteCount: Int)
+        /// Text at a place in the body, of which only an engine can tell the token ids.
+        case text(Range<Int>)
         /// None.
         case none
     }
@@ -50,7 +50,7 @@ struct ParsedRequest {
     var promptTokenCount: Int {
         switch prompt {
         case .tokens(let tokens): tokens.count
-        case .text(let byteCount): byteCount / 4
+        case .text(let range): range.count / 4
         case .none: 0
         }
     }
@@ -74,7 +74,7 @@ struct ParsedRequest {
         isStreaming = document["stream"]?.bool ?? false
         switch kind {
         case .chat:
-            prompt = document["messages"].map { .text(byteCount: $0.byteRange.count) } ?? .none
+            prompt = document["messages"].map { .text($0.contentRange) } ?? .none
         default:
             prompt =
                 try document["prompt"].map { (value) throws(APIError) in
@@ -86,7 +86,7 @@ struct ParsedRequest {
     /// The first prompt of the value of `prompt`: a string, token ids, or a list of either.
     private static func prompt(_ value: JSONValue) throws(APIError) -> Prompt {
         switch value.kind {
-        case .string: return .text(byteCount: value.byteRange.count - 2)
+        case .string: return .text(value.contentRange)
         case .array:
             var elements = value.elements
             guard let first = elements.next() else { return .none }
@@ -101,6 +101,14 @@ struct ParsedRequest {
             return .tokens(tokens)
         default: return .none
         }
+    }
+}
+
+extension JSONValue {
+    /// Where its text lies without quotes or brackets: that of a conversation that goes on begins
+    /// with that of the conversation so far.
+    fileprivate var contentRange: Range<Int> {
+        byteRange.count < 2 ? byteRange : (byteRange.lowerBound + 1)..<(byteRange.upperBound - 1)
     }
 }
 

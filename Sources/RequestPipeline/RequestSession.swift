@@ -43,6 +43,8 @@ public final class RequestSession {
     private var target: PoolMember?
     private var prefillTarget: PoolMember?
     private var prefillTokens = 0
+    /// What plugins are told at the end of the last decision; nil if none asks.
+    private var routed: RoutedRequest?
     private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
     private var usage: UsageReader?
@@ -146,19 +148,26 @@ public final class RequestSession {
 
     /// The head of the response came: the prompt is computed, and what a further try would need
     /// is let go. `server` is who answered, if the data plane tells: it may have gone on to a
-    /// fallback.
-    public func responseStarted(status: Int, servedBy server: SocketAddress? = nil) {
-        guard state == .routed else { return }
+    /// fallback. Returns changes to the response's headers.
+    @discardableResult
+    public func responseStarted(
+        status: Int, servedBy server: SocketAddress? = nil
+    ) -> [HeaderMutation] {
+        guard state == .routed else { return [] }
         self.status = status
         body = []
         request = nil
         endPrefill()
-        guard let server, let target, target.endpoint.server.address != server,
+        if let server, let target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
-        else { return }
-        fallback.requestStarted()
-        target.requestEnded()
-        self.target = fallback
+        {
+            fallback.requestStarted()
+            target.requestEnded()
+            self.target = fallback
+        }
+        guard let routed, let target else { return [] }
+        return router.scheduler.responseStarted(
+            ResponseHead(status: status, server: target.endpoint), to: routed)
     }
 
     /// A piece of the response's body passed by.
@@ -203,6 +212,8 @@ public final class RequestSession {
         var tokens: [UInt32] = []
         var promptTokenCount = 0
         var cacheSalt: String?
+        var promptText: PromptText?
+        var media: [MediaItem] = []
         var needsTokens = false
         if let scanner {
             let document: JSONDocument
@@ -222,13 +233,23 @@ public final class RequestSession {
             cacheSalt = parsed.cacheSalt
             switch parsed.prompt {
             case .tokens(let ids): tokens = ids
-            case .text: needsTokens = router.scheduler.needsTokens
+            case .text(let range):
+                needsTokens = router.scheduler.needsTokens
+                promptText = PromptText(body: body, range: range)
             case .none: break
             }
+            if router.scheduler.promptNeeds.contains(.media) { media = document.mediaItems() }
         }
-        request = SchedulingRequest(
+        var request = SchedulingRequest(
             id: requestID, model: model, headers: headers, tokens: tokens,
-            promptTokenCount: promptTokenCount, cacheSalt: cacheSalt)
+            promptTokenCount: promptTokenCount, cacheSalt: cacheSalt, promptText: promptText,
+            media: media)
+        do {
+            try router.scheduler.process(&request)
+        } catch {
+            throw error.apiError
+        }
+        self.request = request
         metrics?.started(bodyBytes: receivedBytes)
         guard needsTokens, let question = tokenizeRequest() else { return decide() }
         state = .tokenizing
@@ -288,6 +309,10 @@ public final class RequestSession {
         var headers = router.scheduler.prepare(result, in: cycle.context)
         if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
 
+        if router.scheduler.observesResponses {
+            routed = RoutedRequest(request, result, endpoints: cycle.context.endpoints)
+        }
+
         let members = snapshot.members
         let picks = result.primary.map { members[$0.index] }
         let computing = result.prefill.first ?? result.primary[0]
@@ -314,14 +339,7 @@ public final class RequestSession {
     private func apiError(_ failure: SchedulingFailure) -> APIError {
         // Whatever rules the rest out: there was one that should have worked.
         guard failed.isEmpty else { return .badGateway("No model server could be reached.") }
-        return switch failure {
-        case .noEndpoints:
-            .dropped(status: 503, reason: .noEndpoints, "There is no model server to take this.")
-        case .filtered(let profile, let filter):
-            .dropped(
-                status: 429, reason: .saturated,
-                "No model server is left for profile '\(profile)' after '\(filter)'.")
-        }
+        return failure.apiError
     }
 
     private func reject(_ error: APIError) -> Step {
@@ -348,6 +366,16 @@ public final class RequestSession {
         member.requestEnded()
         target = nil
         metrics?.running.decrement()
+        guard let routed else { return }
+        self.routed = nil
+        let said = usage?.usage()
+        router.scheduler.requestEnded(
+            routed,
+            usage: said.map {
+                TokenUsage(
+                    promptTokens: $0.promptTokens, completionTokens: $0.completionTokens,
+                    cachedTokens: $0.cachedTokens)
+            })
     }
 
     /// The prompt is computed, or nobody will wait for it.

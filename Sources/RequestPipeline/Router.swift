@@ -91,6 +91,7 @@ final class Desk: @unchecked Sendable {
         _ request: SchedulingRequest, at now: MonotonicTime, isEligible: (PoolMember) -> Bool
     ) {
         cycle.lay(request, over: snapshot, isEligible: isEligible)
+        cycle.context.now = now
         cycle.context.levelStaleLoads(at: now)
     }
 

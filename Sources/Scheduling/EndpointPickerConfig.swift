@@ -1,56 +1,151 @@
 public import Configuration
 
-/// Reads `EndpointPickerConfig`, the configuration of llm-d's endpoint picker.
-public enum EndpointPickerConfig {
+/// `EndpointPickerConfig`, the configuration of llm-d's endpoint picker, loaded.
+public struct EndpointPickerConfig {
+    /// The plugins, put together.
+    public let scheduler: Scheduler
+    /// The features that the configuration switches on or off, by name.
+    public let featureGates: [String: Bool]
+    /// The section `flowControl`, to be read by whoever controls the flow; nil if there is none.
+    public let flowControl: ConfigValue?
+
+    private let resolver: PluginResolver
+
     /// The group and version, and the group that it had before.
     private static let apiVersions = [
         "llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1",
     ]
+    /// The features that can be switched; `populate-non-leader-datastore` has no meaning here,
+    /// where every replica keeps its own.
+    private static let knownGates = ["flowControl", "populate-non-leader-datastore"]
+
+    /// What a configuration without plugins and profiles stands for, by upstream.
+    private static let standardPlugins = """
+        plugins:
+        - {type: queue-scorer}
+        - {type: kv-cache-utilization-scorer}
+        - {type: prefix-cache-scorer}
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - {pluginRef: queue-scorer, weight: 2}
+          - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+          - {pluginRef: prefix-cache-scorer, weight: 3}
+        """
 
     /// Makes the scheduler that `text`, in YAML or JSON, describes. `file` is for error messages.
-    ///
-    /// The defaults are upstream's: a profile without a picker has `max-score-picker`, a
-    /// configuration without profiles has one called `default` with every filter, scorer and
-    /// picker, one without a profile handler has `single-profile-handler`.
     public static func scheduler(
         parsing text: String, file: String, registry: PluginRegistry
     ) throws(ConfigError) -> Scheduler {
+        try EndpointPickerConfig(parsing: text, file: file, registry: registry).scheduler
+    }
+
+    /// Loads `text`, in YAML or JSON. `file` is for error messages.
+    ///
+    /// The defaults are upstream's: a profile without a picker has `max-score-picker`, a
+    /// configuration without profiles has one called `default` with every filter, scorer and
+    /// picker, one without a profile handler has `single-profile-handler`, and one without plugins
+    /// scores queue, KV cache and prefix with weights 2, 2 and 3. A producer that a plugin reads
+    /// and that is not declared is made with its defaults.
+    public init(
+        parsing text: String, file: String, registry: PluginRegistry
+    ) throws(ConfigError) {
         let root = try ConfigValue(parsing: text, file: file)
-        return try root.section { (section) throws(ConfigError) in
-            let apiVersion = try section.required("apiVersion")
-            guard apiVersions.contains(try apiVersion.string()) else {
-                throw apiVersion.error("must be \(apiVersions[0])")
-            }
-            let kind = try section.required("kind")
-            guard try kind.string() == "EndpointPickerConfig" else {
-                throw kind.error("must be EndpointPickerConfig")
-            }
-
-            let resolver = PluginResolver(root: root, registry: registry)
-            for entry in try section.required("plugins").list() {
-                try resolver.declare(entry)
-            }
-            try resolver.makeAll()
-
-            var profiles: [SchedulingProfile] = []
-            if let list = section.optional("schedulingProfiles") {
-                for entry in try list.list() {
-                    let profile = try profile(entry, resolver: resolver)
-                    guard !profiles.contains(where: { $0.name == profile.name }) else {
-                        throw entry.error("declares '\(profile.name)' a second time")
-                    }
-                    profiles.append(profile)
-                }
-            }
-            if profiles.isEmpty {
-                profiles = [try standardProfile(of: resolver, section: section)]
-            }
-            let handler = try profileHandler(of: resolver, section: section)
-            if let problem = handler.problem(withProfiles: profiles.map(\.name)) {
-                throw section.error("is inconsistent: \(handler.name.name) \(problem)")
-            }
-            return Scheduler(handler: handler, profiles: profiles, plugins: resolver.plugins)
+        self = try root.section { (section) throws(ConfigError) in
+            try EndpointPickerConfig(&section, of: root, registry: registry)
         }
+    }
+
+    private init(
+        _ section: inout ConfigSection, of root: ConfigValue, registry: PluginRegistry
+    ) throws(ConfigError) {
+        let apiVersion = try section.required("apiVersion")
+        guard Self.apiVersions.contains(try apiVersion.string()) else {
+            throw apiVersion.error("must be \(Self.apiVersions[0])")
+        }
+        let kind = try section.required("kind")
+        guard try kind.string() == "EndpointPickerConfig" else {
+            throw kind.error("must be EndpointPickerConfig")
+        }
+        let resolver = PluginResolver(root: root, registry: registry)
+        self.resolver = resolver
+        featureGates = try Self.gates(section.optional("featureGates"))
+
+        let profiles = try Self.profiles(&section, resolver)
+        let handler = try Self.profileHandler(of: resolver, section: section)
+        if let problem = handler.problem(withProfiles: profiles.map(\.name)) {
+            throw section.error("is inconsistent: \(handler.name.name) \(problem)")
+        }
+
+        try Self.checkDataLayer(section.orEmpty("dataLayer"), resolver)
+        flowControl = section.optional("flowControl")
+        var settings = EndpointPickerSettings()
+        settings.admitsByFlowControl = featureGates["flowControl"] ?? false
+        settings.saturation = try Self.gauge(
+            section.optional("saturationDetector"), flowControl, resolver)
+        scheduler = Scheduler(
+            handler: handler, profiles: profiles, plugins: resolver.plugins, settings: settings)
+    }
+
+    /// The type and the parameters of the declared plugin that `reference` names.
+    public func declaration(
+        _ reference: ConfigValue
+    ) throws(ConfigError) -> (type: String, parameters: ConfigValue) {
+        try resolver.declaration(reference)
+    }
+
+    /// The declared plugins of a kind, in their order.
+    public func plugins<Kind>(as kind: Kind.Type) -> [Kind] {
+        resolver.plugins.compactMap { $0 as? Kind }
+    }
+
+    private static func profiles(
+        _ section: inout ConfigSection, _ resolver: PluginResolver
+    ) throws(ConfigError) -> [SchedulingProfile] {
+        var plugins = try section.optional("plugins")?.list() ?? []
+        var entries = try section.optional("schedulingProfiles")?.list() ?? []
+        if plugins.isEmpty, entries.isEmpty {
+            let standard = try ConfigValue(parsing: standardPlugins, file: "the standard plugins")
+            (plugins, entries) = try standard.section { (section) throws(ConfigError) in
+                (
+                    try section.required("plugins").list(),
+                    try section.required("schedulingProfiles").list()
+                )
+            }
+        }
+        for entry in plugins { try resolver.declare(entry) }
+        try resolver.makeAll()
+
+        var profiles: [SchedulingProfile] = []
+        for entry in entries {
+            let profile = try profile(entry, resolver: resolver)
+            guard !profiles.contains(where: { $0.name == profile.name }) else {
+                throw entry.error("declares '\(profile.name)' a second time")
+            }
+            profiles.append(profile)
+        }
+        if profiles.isEmpty {
+            profiles = [try standardProfile(of: resolver, section: section)]
+        }
+        return profiles
+    }
+
+    private static func gates(_ list: ConfigValue?) throws(ConfigError) -> [String: Bool] {
+        var gates: [String: Bool] = [:]
+        for entry in try list?.list() ?? [] {
+            let parts = try entry.string().split(
+                separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let name = String(parts[0])
+            guard knownGates.contains(name) else {
+                throw entry.error(
+                    "is no known feature: '\(name)'; \(suggestion(for: name, among: knownGates))")
+            }
+            guard let value = parts.count == 1 ? true : Bool(String(parts[1])) else {
+                throw entry.error("must be \(name), \(name)=true or \(name)=false")
+            }
+            gates[name] = value
+        }
+        return gates
     }
 
     private static func profile(

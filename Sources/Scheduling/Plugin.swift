@@ -22,15 +22,44 @@ public struct PluginName: Hashable, Sendable, CustomStringConvertible {
 public protocol Plugin: AnyObject, Sendable {
     /// Its type and name.
     var name: PluginName { get }
+    /// What it wants to know of prompts; nothing unless it says so.
+    var promptNeeds: PromptNeeds { get }
+}
+
+extension Plugin {
+    /// Nothing.
+    public var promptNeeds: PromptNeeds { [] }
+}
+
+/// Finds out from a request's headers what other plugins and flow control go by. Runs first,
+/// before the request waits for its turn.
+public protocol RequestProcessor: Plugin {
+    /// Sets fields of `request`.
+    func process(_ request: inout SchedulingRequest) throws(SchedulingFailure)
+}
+
+/// Rules endpoints out for all profiles, before anything is found out about the request.
+public protocol Screener: Plugin {
+    /// Keeps of `candidates`, which are indices into `context.endpoints`, those that pass. If none
+    /// is left the request fails as if the pool were empty.
+    func screen(
+        _ candidates: inout [Int], in context: SchedulingContext
+    ) throws(SchedulingFailure)
 }
 
 /// Finds out something about a request for the plugins that follow, such as its cached prefix.
 public protocol DataProducer: Plugin {
-    /// Whether it needs the token ids of the prompt; text prompts are tokenized for it.
-    var needsTokens: Bool { get }
-
     /// Writes what it found out into `context`. What it cannot find out it leaves as it is.
     func produce(into context: inout SchedulingContext)
+}
+
+/// Lets requests through to the profiles, or refuses them.
+public protocol Admitter: Plugin {
+    /// `candidates` are indices into `context.endpoints`. Throws
+    /// ``SchedulingFailure/refused(by:_:)`` with what the client is to be told.
+    func admit(
+        _ candidates: [Int], in context: SchedulingContext
+    ) throws(SchedulingFailure)
 }
 
 /// Rules endpoints out.
@@ -45,6 +74,12 @@ public protocol Scorer: Plugin {
     /// `context.endpoints`. 0 is worst, 1 is best; other values are clamped.
     func score(
         _ candidates: [Int], in context: SchedulingContext, into scores: inout MutableSpan<Double>)
+}
+
+/// A filter that knows how full endpoints are.
+public protocol SaturationGauge: Filter {
+    /// How full `candidates` are together: 0 is idle, 1 full, more is overload. None is full.
+    func saturation(of candidates: [Int], in context: SchedulingContext) -> Double
 }
 
 /// A candidate and the weighted sum of its scores.
@@ -84,4 +119,26 @@ public protocol PreRequest: Plugin {
     func prepare(
         _ result: SchedulingResult, in context: SchedulingContext,
         headers: inout [HeaderMutation])
+}
+
+/// Follows a request after ``PreRequest``, whatever becomes of it.
+public protocol ResponseObserver: Plugin {
+    /// The head of the response came. May change the headers that go to the client.
+    func responseStarted(
+        _ head: ResponseHead, to request: RoutedRequest, headers: inout [HeaderMutation])
+
+    /// The request is at its endpoint no more. Called once for each decision that was prepared,
+    /// also if the endpoint could not be reached and another decision follows. `usage` is what
+    /// the response said; nil if it did not, or there was none.
+    func requestEnded(_ request: RoutedRequest, usage: TokenUsage?)
+}
+
+extension ResponseObserver {
+    /// Changes nothing.
+    public func responseStarted(
+        _ head: ResponseHead, to request: RoutedRequest, headers: inout [HeaderMutation]
+    ) {}
+
+    /// Does nothing.
+    public func requestEnded(_ request: RoutedRequest, usage: TokenUsage?) {}
 }

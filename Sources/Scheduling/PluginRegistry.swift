@@ -9,6 +9,13 @@ public struct PluginSource {
 
     let resolver: PluginResolver
 
+    /// Makes a plugin of another type from the same parameters under the name `name`, for a type
+    /// that stands for several.
+    public mutating func make(_ type: String, named name: String) throws(ConfigError) -> any Plugin
+    {
+        try resolver.make(type, named: name, from: &self)
+    }
+
     /// The plugin that a parameter names.
     public func plugin<Kind>(
         _ reference: ConfigValue, as kind: Kind.Type, called description: String
@@ -53,6 +60,8 @@ public struct PluginRegistry: Sendable {
         @Sendable (inout PluginSource) throws(ConfigError) -> any Plugin
 
     private var factories: [String: Factory] = [:]
+    private var reserved: Set<String> = []
+    private var refusals: [String: String] = [:]
 
     /// Makes a registry without types.
     public init() {}
@@ -67,8 +76,27 @@ public struct PluginRegistry: Sendable {
         register(kind.type) { (source) throws(ConfigError) in try Kind(&source) }
     }
 
-    /// The registered types.
-    var types: some Sequence<String> { factories.keys }
+    /// Lets configurations declare plugins of types that are made elsewhere, by
+    /// ``EndpointPickerConfig/declaration(_:)``.
+    public mutating func reserve(_ types: some Sequence<String>) {
+        reserved.formUnion(types)
+    }
+
+    /// Tells who declares a plugin of a type that upstream has why it is not here; `reason` is the
+    /// end of a sentence that starts with the type.
+    public mutating func refuse(_ type: String, _ reason: String) {
+        refusals[type] = reason
+    }
+
+    /// Makes another name of a registered type known.
+    public mutating func alias(_ alias: String, of type: String) {
+        factories[alias] = factories[type]
+    }
+
+    /// The types that may be declared.
+    public var types: [String] { factories.keys + reserved.filter { factories[$0] == nil } }
 
     func factory(of type: String) -> Factory? { factories[type] }
+    func isReserved(_ type: String) -> Bool { reserved.contains(type) }
+    func refusal(of type: String) -> String? { refusals[type] }
 }

@@ -27,7 +27,11 @@ final class PluginResolver {
         let declaration = try entry.section { (section) throws(ConfigError) in
             let type = try section.required("type")
             let text = try type.string()
-            guard registry.factory(of: text) != nil else {
+            if let reason = registry.refusal(of: text) {
+                throw type.error(
+                    "is not supported: '\(text)' \(reason); docs/plugins.md has what is")
+            }
+            guard registry.factory(of: text) != nil || registry.isReserved(text) else {
                 throw type.error(
                     "is no known plugin type: '\(text)'; "
                         + suggestion(for: text, among: registry.types))
@@ -45,20 +49,59 @@ final class PluginResolver {
 
     /// Makes all declared plugins.
     func makeAll() throws(ConfigError) {
-        for declaration in declarations {
+        for declaration in declarations where registry.factory(of: declaration.name.type) != nil {
             _ = try make(declaration)
         }
     }
 
+    /// The type and the parameters of the declared plugin that `reference` names.
+    func declaration(
+        _ reference: ConfigValue
+    ) throws(ConfigError) -> (type: String, parameters: ConfigValue) {
+        let found = try find(reference)
+        return (found.name.type, found.parameters)
+    }
+
     /// The declared plugin that `reference` names.
     func declared(_ reference: ConfigValue) throws(ConfigError) -> any Plugin {
+        let declaration = try find(reference)
+        guard registry.factory(of: declaration.name.type) != nil else {
+            throw reference.error(
+                "names '\(declaration.name.name)', which has no place here")
+        }
+        return try make(declaration)
+    }
+
+    private func find(_ reference: ConfigValue) throws(ConfigError) -> Declaration {
         let name = try reference.string()
         guard let declaration = declarations.first(where: { $0.name.name == name }) else {
             throw reference.error(
                 "names no plugin: '\(name)'; "
                     + suggestion(for: name, among: declarations.map(\.name.name)))
         }
-        return try make(declaration)
+        return declaration
+    }
+
+    /// Whether a plugin of this name is declared.
+    func isDeclared(_ name: String) -> Bool {
+        declarations.contains { $0.name.name == name }
+    }
+
+    /// Makes a plugin from the parameters of another, which remain to be read by it.
+    func make(
+        _ type: String, named name: String, from source: inout PluginSource
+    ) throws(ConfigError) -> any Plugin {
+        guard let factory = registry.factory(of: type) else {
+            throw source.parameters.error("needs a plugin of the type '\(type)'")
+        }
+        var inner = PluginSource(
+            name: PluginName(type: type, name: name), parameters: source.parameters,
+            resolver: self)
+        let plugin = try factory(&inner)
+        source.parameters = inner.parameters
+        made[name] = plugin
+        plugins.append(plugin)
+        return plugin
     }
 
     /// The declared plugin of a name, else one made with the defaults of the type of that name;

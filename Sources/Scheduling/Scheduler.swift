@@ -4,38 +4,109 @@ public import Core
 public final class Scheduler: Sendable {
     /// The profiles by configured order.
     public let profiles: [SchedulingProfile]
-    /// Whether a producer needs the token ids of prompts.
-    public let needsTokens: Bool
+    /// What the plugins want to know of prompts.
+    public let promptNeeds: PromptNeeds
+    /// Whether responses must be told of.
+    public let observesResponses: Bool
+    /// What else the configuration says.
+    public let settings: EndpointPickerSettings
 
     private let handler: any ProfileHandler
+    private let processors: [any RequestProcessor]
+    private let screeners: [any Screener]
     private let producers: [any DataProducer]
+    private let admitters: [any Admitter]
     private let preRequests: [any PreRequest]
+    private let observers: [any ResponseObserver]
 
     /// Puts plugins together; `plugins` are all of the configuration, in their order.
     public init(
-        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin]
+        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin],
+        settings: EndpointPickerSettings = EndpointPickerSettings()
     ) {
         self.handler = handler
         self.profiles = profiles
+        self.settings = settings
+        processors = plugins.compactMap { $0 as? any RequestProcessor }
+        screeners = plugins.compactMap { $0 as? any Screener }
         producers = plugins.compactMap { $0 as? any DataProducer }
+        admitters = plugins.compactMap { $0 as? any Admitter }
         preRequests = plugins.compactMap { $0 as? any PreRequest }
-        needsTokens = producers.contains { $0.needsTokens }
+        observers = plugins.compactMap { $0 as? any ResponseObserver }
+        observesResponses = !observers.isEmpty
+        promptNeeds = plugins.reduce(into: []) { $0.formUnion($1.promptNeeds) }
     }
 
-    /// Runs the producers and the profile handler. The caller has set `context` and `eligible`.
+    /// Whether a plugin needs the token ids of prompts.
+    public var needsTokens: Bool { promptNeeds.contains(.tokens) }
+
+    /// Runs the plugins that read a request's headers. The caller has set them and the priority.
+    public func process(_ request: inout SchedulingRequest) throws(SchedulingFailure) {
+        try request.readLatencyObjectives()
+        for processor in processors {
+            try processor.process(&request)
+        }
+    }
+
+    /// Runs screeners, producers, admitters and the profile handler. The caller has set `context`
+    /// and `eligible`.
     public func schedule(
         _ cycle: inout SchedulingCycle
     ) throws(SchedulingFailure) -> SchedulingResult {
         guard !cycle.eligible.isEmpty else { throw .noEndpoints }
         cycle.profiles = profiles
-        cycle.context.forgetPrefixMatches()
+        cycle.context.forgetFindings()
+        cycle.context.seed = cycle.random.next()
+        for screener in screeners {
+            try screener.screen(&cycle.eligible, in: cycle.context)
+            if cycle.eligible.isEmpty { throw .screened(by: screener.name.name) }
+        }
         for producer in producers {
             producer.produce(into: &cycle.context)
         }
-        return try handler.schedule(&cycle)
+        try refuseSheddable(cycle)
+        for admitter in admitters {
+            try admitter.admit(cycle.eligible, in: cycle.context)
+        }
+        let result = try handler.schedule(&cycle)
+        try refuseUnlessCached(result, in: cycle.context)
+        return result
+    }
+
+    /// Without flow control nobody waits: what may be shed is, while the pool is full.
+    private func refuseSheddable(_ cycle: SchedulingCycle) throws(SchedulingFailure) {
+        guard cycle.context.request.priority < 0, !settings.admitsByFlowControl,
+            let gauge = settings.saturation,
+            gauge.saturation(of: cycle.eligible, in: cycle.context) >= 1
+        else { return }
+        throw .refused(
+            by: gauge.name.name,
+            .dropped(
+                status: 429, reason: .saturated, "The pool is full, and this may be shed."))
+    }
+
+    /// `Prefer: if-available` (RFC 7240 syntax) asks for an endpoint that holds some of the
+    /// prompt, or none.
+    private func refuseUnlessCached(
+        _ result: SchedulingResult, in context: SchedulingContext
+    ) throws(SchedulingFailure) {
+        guard let wish = context.request.headers.value(ofHeader: "prefer"),
+            wish.split(separator: ",").contains(where: { $0.isPreference("if-available") })
+        else { return }
+        let pick = result.primary[0].index
+        let isCached = context.prefixMatches.contains {
+            $0.totalBlocks > 0 && $0.matchedBlocks[pick] > 0
+        }
+        guard !isCached else { return }
+        throw .refused(
+            by: "if-available",
+            APIError(
+                status: 412, type: "PreconditionFailed",
+                message: "No model server holds a part of the prompt."))
     }
 
     /// Runs the plugins that act on a decision; returns their changes to the request's headers.
+    /// ``requestEnded(_:usage:)`` must follow once.
     public func prepare(
         _ result: SchedulingResult, in context: SchedulingContext
     ) -> [HeaderMutation] {
@@ -44,5 +115,32 @@ public final class Scheduler: Sendable {
             plugin.prepare(result, in: context, headers: &headers)
         }
         return headers
+    }
+
+    /// Tells plugins of a response; returns their changes to its headers.
+    public func responseStarted(
+        _ head: ResponseHead, to request: RoutedRequest
+    ) -> [HeaderMutation] {
+        var headers: [HeaderMutation] = []
+        for observer in observers {
+            observer.responseStarted(head, to: request, headers: &headers)
+        }
+        return headers
+    }
+
+    /// Tells plugins that a request is at its endpoint no more.
+    public func requestEnded(_ request: RoutedRequest, usage: TokenUsage?) {
+        for observer in observers {
+            observer.requestEnded(request, usage: usage)
+        }
+    }
+}
+
+extension Substring {
+    /// Whether this is a preference of a name, with or without parameters.
+    fileprivate func isPreference(_ name: String) -> Bool {
+        let token = prefix { $0 != ";" }
+        return token.drop { $0 == " " }.lowercased().split(separator: " ").first.map(String.init)
+            == name
     }
 }

@@ -1,37 +1,5 @@
 public import Core
 
-/// A request as plugins see it.
-public struct SchedulingRequest {
-    /// The request id.
-    public var id: String
-    /// The model that the client asked for.
-    public var model: String
-    /// The model that the endpoint is asked for; differs from `model` after a rewrite.
-    public var targetModel: String
-    /// The request's headers.
-    public var headers: any HeaderLookup
-    /// The token ids of the prompt; empty if they are not known.
-    public var tokens: [UInt32]
-    /// The tokens of the prompt, estimated if `tokens` is empty.
-    public var promptTokenCount: Int
-    /// What else tells prompts apart in the prefix cache (`cache_salt`).
-    public var cacheSalt: String?
-
-    /// Makes a request.
-    public init(
-        id: String, model: String, targetModel: String? = nil, headers: any HeaderLookup,
-        tokens: [UInt32] = [], promptTokenCount: Int? = nil, cacheSalt: String? = nil
-    ) {
-        self.id = id
-        self.model = model
-        self.targetModel = targetModel ?? model
-        self.headers = headers
-        self.tokens = tokens
-        self.promptTokenCount = promptTokenCount ?? tokens.count
-        self.cacheSalt = cacheSalt
-    }
-}
-
 /// How much of a prompt each endpoint holds in its prefix cache, by one producer.
 public struct PrefixCacheMatch {
     /// The name of the producer.
@@ -64,6 +32,42 @@ public struct PrefixCacheMatch {
     }
 }
 
+/// How much of a request's media each endpoint is likely to have encoded, by one producer.
+public struct MediaCacheMatch {
+    /// The name of the producer.
+    public let producer: String
+    /// The sizes of all items together; 0 if the producer could not tell.
+    public var totalSize = 0
+    /// For each endpoint of the context, the sizes of those that it has together.
+    public var matchedSizes: [Int] = []
+
+    /// Makes an empty match.
+    public init(producer: String) {
+        self.producer = producer
+    }
+
+    /// Forgets the last request; keeps the storage.
+    public mutating func reset(endpointCount: Int) {
+        totalSize = 0
+        matchedSizes.removeAll(keepingCapacity: true)
+        matchedSizes.append(contentsOf: repeatElement(0, count: endpointCount))
+    }
+}
+
+/// How fast an endpoint is expected to answer a request.
+public struct LatencyPrediction: Equatable, Sendable {
+    /// Milliseconds to the first token.
+    public var ttftMilliseconds: Double
+    /// Milliseconds for each further token.
+    public var tpotMilliseconds: Double
+
+    /// Makes a prediction.
+    public init(ttftMilliseconds: Double, tpotMilliseconds: Double) {
+        self.ttftMilliseconds = ttftMilliseconds
+        self.tpotMilliseconds = tpotMilliseconds
+    }
+}
+
 /// Everything that a decision is made from. The storage is used again for the next request, so
 /// that a decision allocates nothing per endpoint.
 public struct SchedulingContext {
@@ -77,14 +81,60 @@ public struct SchedulingContext {
     public var inFlight: [Int] = []
     /// The prompt tokens that each endpoint has yet to compute for requests of this router.
     public var prefillTokensInFlight: [Int] = []
+    /// The tokens that each endpoint is expected to generate yet for requests of this router;
+    /// empty unless a producer estimates them.
+    public var outputTokensInFlight: [Int] = []
     /// The request.
     public var request: SchedulingRequest
+    /// When the decision is made.
+    public var now: MonotonicTime
     /// What the producers of prefix matches found out.
     public var prefixMatches: [PrefixCacheMatch] = []
+    /// What the producers of media matches found out.
+    public var mediaMatches: [MediaCacheMatch] = []
+    /// How fast each endpoint is expected to answer; empty unless a producer predicts it.
+    public var predictions: [LatencyPrediction?] = []
+    /// Who was picked for an earlier stage of this request, which the next should be near to.
+    public var peer: Int?
+    /// Determines the random choices of filters and admitters in this decision.
+    public var seed: UInt64 = 0
 
     /// Makes a context without endpoints.
-    public init(request: SchedulingRequest) {
+    public init(request: SchedulingRequest, now: MonotonicTime = .now) {
         self.request = request
+        self.now = now
+    }
+
+    /// A source of random choices that is the same for equal decisions; `salt` tells plugins apart.
+    public func random(salt: String) -> RandomSource {
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in salt.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        return RandomSource(seed: seed ^ hash)
+    }
+
+    /// The tokens that an endpoint has in flight for this router: of prompts that it has yet to
+    /// compute, and those that it is expected to generate.
+    public func tokensInFlight(at endpoint: Int) -> Int {
+        prefillTokensInFlight[endpoint]
+            + (outputTokensInFlight.isEmpty ? 0 : outputTokensInFlight[endpoint])
+    }
+
+    /// The media match by a producer; nil if it has found out nothing about this request.
+    public func mediaMatch(by producer: String) -> MediaCacheMatch? {
+        mediaMatches.first { $0.producer == producer && $0.totalSize > 0 }
+    }
+
+    /// Where a producer writes its media match: an index into ``mediaMatches``, already reset.
+    public mutating func resetMediaMatch(by producer: String) -> Int {
+        let index: Int
+        if let known = mediaMatches.firstIndex(where: { $0.producer == producer }) {
+            index = known
+        } else {
+            index = mediaMatches.count
+            mediaMatches.append(MediaCacheMatch(producer: producer))
+        }
+        mediaMatches[index].reset(endpointCount: endpoints.count)
+        return index
     }
 
     /// The match by a producer; nil if it has found out nothing about this request.
@@ -101,9 +151,13 @@ public struct SchedulingContext {
         return max(0, request.promptTokenCount - cached)
     }
 
-    /// Forgets what is known of the last request's prefix; keeps the storage.
-    mutating func forgetPrefixMatches() {
+    /// Forgets what was found out about the last request; keeps the storage.
+    mutating func forgetFindings() {
         for index in prefixMatches.indices { prefixMatches[index].totalBlocks = 0 }
+        for index in mediaMatches.indices { mediaMatches[index].totalSize = 0 }
+        outputTokensInFlight.removeAll(keepingCapacity: true)
+        predictions.removeAll(keepingCapacity: true)
+        peer = nil
     }
 
     /// Where a producer writes its match: an index into ``prefixMatches``, already reset.

@@ -34,28 +34,6 @@ public struct SchedulingProfile: Sendable {
     }
 }
 
-/// Why no endpoint could be picked.
-public enum SchedulingFailure: Error, Equatable, Sendable {
-    /// There was no candidate to begin with: the pool, or the part of it asked for, is empty.
-    case noEndpoints
-    /// A filter ruled the last candidate out.
-    case filtered(profile: String, filter: String)
-}
-
-/// What a decision came to. Candidates are indices into `SchedulingContext.endpoints`.
-public struct SchedulingResult: Equatable, Sendable {
-    /// Where the request goes: the best first, then the ones to fall back to. Not empty.
-    public var primary: [ScoredCandidate]
-    /// Who computes the prompt for `primary`, the best first; empty if `primary` does it itself.
-    public var prefill: [ScoredCandidate]
-
-    /// Makes a result.
-    public init(primary: [ScoredCandidate], prefill: [ScoredCandidate] = []) {
-        self.primary = primary
-        self.prefill = prefill
-    }
-}
-
 /// A score that one scorer gave to one candidate, for debugging.
 public struct ScoreRecord: Equatable, Sendable {
     /// The profile that ran.
@@ -79,7 +57,7 @@ public struct SchedulingCycle {
     /// The profiles that a handler may run.
     public package(set) var profiles: [SchedulingProfile] = []
 
-    private var random: RandomSource
+    var random: RandomSource
     private var candidates: [Int] = []
     private var scores: [Double] = []
     private var ranking: [ScoredCandidate] = []

@@ -2,81 +2,128 @@ public import Configuration
 public import Core
 public import Scheduling
 
-/// `disagg-profile-handler`: picks a decode endpoint, asks a decider whether its prompt is worth
-/// computing elsewhere, and if so picks prefill endpoints, which it names to the decode side in
-/// the header `x-prefiller-host-port`.
+/// `disagg-profile-handler`: picks a decode endpoint, asks deciders whether the prompt is worth
+/// computing and its media encoding elsewhere, and if so picks endpoints for that, which it names
+/// to the decode side in the headers `x-prefiller-host-port` and `x-encoder-hosts-ports`.
 ///
-/// A prompt for which no prefill endpoint is left is computed where it is decoded.
+/// A stage for which no endpoint is left is done where the request is decoded.
 public final class DisaggProfileHandler: ProfileHandler, PreRequest, ConfigurablePlugin {
     /// The type's name.
     public static let type = "disagg-profile-handler"
     /// Names the prefill endpoints: `host:port` separated by commas, the best first.
     public static let prefillHeader = "x-prefiller-host-port"
+    /// Names the encode endpoints in the same way.
+    public static let encodeHeader = "x-encoder-hosts-ports"
     /// Its type and name.
     public let name: PluginName
 
+    private enum StageOrder: String, CaseIterable {
+        case decodeFirst = "decode-first"
+        case prefillFirst = "prefill-first"
+    }
+
     private let decodeProfile: String
     private let prefillProfile: String
+    private let encodeProfile: String
     private let prefillDecider: (any PDDecider)?
+    private let encodeDecider: (any EncodeDecider)?
+    private let stageOrder: StageOrder
 
-    /// Parameters: `profiles.decode` (decode), `profiles.prefill` (prefill), `deciders.prefill`
-    /// (none: never disaggregate), `stageOrder` (decode-first, the only one).
+    /// Parameters: `profiles.decode` (decode), `profiles.prefill` (prefill), `profiles.encode`
+    /// (encode), `deciders.prefill` and `deciders.encode` (none: never), `stageOrder`
+    /// (decode-first, or prefill-first: prefill always, and decode near to it).
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
-        (decodeProfile, prefillProfile) = try source.parameters.orEmpty("profiles").section {
+        (decodeProfile, prefillProfile, encodeProfile) =
+            try source.parameters.orEmpty("profiles").section { (section) throws(ConfigError) in
+                (
+                    try section.optional("decode")?.string() ?? "decode",
+                    try section.optional("prefill")?.string() ?? "prefill",
+                    try section.optional("encode")?.string() ?? "encode"
+                )
+            }
+        let deciders = try source.parameters.orEmpty("deciders").section {
             (section) throws(ConfigError) in
-            (
-                try section.optional("decode")?.string() ?? "decode",
-                try section.optional("prefill")?.string() ?? "prefill"
-            )
+            (prefill: section.optional("prefill"), encode: section.optional("encode"))
         }
-        let decider = try source.parameters.orEmpty("deciders").section {
-            (section) throws(ConfigError) in section.optional("prefill")
+        prefillDecider = try deciders.prefill.map { (decider) throws(ConfigError) in
+            try source.plugin(decider, as: (any PDDecider).self, called: "P/D decider")
         }
-        if let decider {
-            prefillDecider = try source.plugin(
-                decider, as: (any PDDecider).self, called: "P/D decider")
-        } else {
-            prefillDecider = nil
+        encodeDecider = try deciders.encode.map { (decider) throws(ConfigError) in
+            try source.plugin(decider, as: (any EncodeDecider).self, called: "encode decider")
         }
-        if let order = source.parameters.optional("stageOrder"),
-            try order.string() != "decode-first"
-        {
-            throw order.error("must be decode-first")
-        }
+        stageOrder =
+            try source.parameters.optional("stageOrder")?.choice(of: StageOrder.self)
+            ?? .decodeFirst
+    }
+
+    /// The handler of the deprecated `pd-profile-handler`.
+    init(
+        name: PluginName, decodeProfile: String, prefillProfile: String, decider: any PDDecider
+    ) {
+        self.name = name
+        self.decodeProfile = decodeProfile
+        self.prefillProfile = prefillProfile
+        encodeProfile = "encode"
+        prefillDecider = decider
+        encodeDecider = nil
+        stageOrder = .decodeFirst
     }
 
     /// There must be a profile for each stage in use.
     public func problem(withProfiles names: [String]) -> String? {
-        let stages = prefillDecider == nil ? [decodeProfile] : [decodeProfile, prefillProfile]
+        var stages = [decodeProfile]
+        if prefillDecider != nil || stageOrder == .prefillFirst { stages.append(prefillProfile) }
+        if encodeDecider != nil { stages.append(encodeProfile) }
         return stages.first { !names.contains($0) }.map { "needs a profile '\($0)'" }
     }
 
-    /// Decode first, then prefill if the decider wants it.
+    /// Runs the stages, each with the pick before as its peer.
     public func schedule(
         _ cycle: inout SchedulingCycle
     ) throws(SchedulingFailure) -> SchedulingResult {
         guard let decode = cycle.profile(named: decodeProfile) else { throw .noEndpoints }
-        let primary = try cycle.run(decode)
-        guard let prefillDecider, let prefill = cycle.profile(named: prefillProfile),
-            prefillDecider.disaggregates(decode: primary[0].index, in: cycle.context),
-            let prefillers = try? cycle.run(prefill)
-        else { return SchedulingResult(primary: primary) }
-        return SchedulingResult(
-            primary: primary, prefill: prefillers.filter { $0.index != primary[0].index })
+        var result = SchedulingResult(
+            primary: [], prefillProfile: prefillProfile, encodeProfile: encodeProfile)
+        if stageOrder == .prefillFirst {
+            result.prefill = run(prefillProfile, &cycle)
+            cycle.context.peer = result.prefill.first?.index
+        }
+        result.primary = try cycle.run(decode)
+        let primary = result.primary[0].index
+        cycle.context.peer = primary
+        if let encodeDecider, encodeDecider.encodesElsewhere(decode: primary, in: cycle.context) {
+            result.encode = run(encodeProfile, &cycle)
+        }
+        if stageOrder == .decodeFirst, let prefillDecider,
+            prefillDecider.disaggregates(decode: primary, in: cycle.context)
+        {
+            result.prefill = run(prefillProfile, &cycle)
+        }
+        result.prefill.removeAll { $0.index == primary }
+        result.encode.removeAll { $0.index == primary }
+        return result
     }
 
-    /// Sets the header, or removes one that the client made up.
+    private func run(_ profile: String, _ cycle: inout SchedulingCycle) -> [ScoredCandidate] {
+        guard let profile = cycle.profile(named: profile) else { return [] }
+        return (try? cycle.run(profile)) ?? []
+    }
+
+    /// Sets the headers, or removes those that the client made up.
     public func prepare(
         _ result: SchedulingResult, in context: SchedulingContext,
         headers: inout [HeaderMutation]
     ) {
-        guard !result.prefill.isEmpty else {
-            headers.append(.remove(name: Self.prefillHeader))
-            return
-        }
-        let addresses = result.prefill.map { context.endpoints[$0.index].address }
-        headers.append(
-            .set(name: Self.prefillHeader, value: addresses.joined(separator: ",")))
+        headers.append(Self.header(Self.prefillHeader, result.prefill, in: context))
+        headers.append(Self.header(Self.encodeHeader, result.encode, in: context))
+    }
+
+    private static func header(
+        _ name: String, _ picks: [ScoredCandidate], in context: SchedulingContext
+    ) -> HeaderMutation {
+        guard !picks.isEmpty else { return .remove(name: name) }
+        let addresses = picks.map { context.endpoints[$0.index].address }
+        return .set(name: name, value: addresses.joined(separator: ","))
     }
 }

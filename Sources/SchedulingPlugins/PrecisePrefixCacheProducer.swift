@@ -20,7 +20,7 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// Its type and name.
     public let name: PluginName
     /// The keys of blocks are made from tokens.
-    public var needsTokens: Bool { true }
+    public var promptNeeds: PromptNeeds { .tokens }
 
     /// The index's handles of the context's endpoints.
     private struct Handles {

@@ -434,7 +434,7 @@ private final class FirstPicker: Picker {
 /// Wants the tokens of every prompt.
 private final class TokenReader: DataProducer {
     let name: PluginName
-    let needsTokens = true
+    let promptNeeds = PromptNeeds.tokens
 
     init(name: PluginName) {
         self.name = name

@@ -11,7 +11,6 @@ struct NoHeaders: HeaderLookup {
 /// A producer of the match that the test asks for.
 final class StubProducer: DataProducer {
     let name: PluginName
-    let needsTokens = false
     init(_ source: inout PluginSource) { name = source.name }
     func produce(into context: inout SchedulingContext) {}
 }

@@ -61,7 +61,7 @@ final class FirstProfile: ProfileHandler {
 /// Counts how often it was asked.
 final class ConstantProducer: DataProducer {
     let name = PluginName(type: "constant-producer")
-    let needsTokens = true
+    let promptNeeds = PromptNeeds.tokens
     func produce(into context: inout SchedulingContext) {
         guard !context.request.tokens.isEmpty else { return }
         let slot = context.resetPrefixMatch(by: name.name, blockSize: 16)
