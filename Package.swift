@@ -93,13 +93,18 @@ let package = Package(
                 "Scan", "Telemetry", logging,
             ]),
         room("Scheduling", ["Configuration", "Core"], settings: safe),
+        room("FlowControl", ["Configuration", "Core"], settings: safe),
         room(
             "SchedulingPlugins",
             ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
         room(
             "ModelServers", ["Configuration", "Core", "Net", "Scan", "Telemetry", logging]),
         room(
-            "RequestPipeline", ["Core", "ModelServers", "Scan", "Scheduling", "Telemetry"]),
+            "RequestPipeline",
+            [
+                "Configuration", "Core", "FlowControl", "ModelServers", "Scan", "Scheduling",
+                "Telemetry",
+            ]),
         room("Relay", ["Core", "Net", "Telemetry"]),
         room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
         room("Gateway", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
@@ -192,6 +197,7 @@ let package = Package(
                 "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
+        tests(of: "FlowControl", ["Configuration", "Core"]),
         tests(of: "Hashing", ["Core"]),
         tests(
             of: "Indexer",

@@ -89,6 +89,9 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
 public enum DropReason: String, Sendable {
     case saturated = "rejected-saturated"
     case noEndpoints = "rejected-no-endpoints"
+    case expired = "rejected-ttl-expired"
+    case shuttingDown = "rejected-shutting-down"
+    case evicted = "evicted"
 }
 
 extension String {
