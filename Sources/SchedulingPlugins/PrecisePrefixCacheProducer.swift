@@ -44,9 +44,12 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         }
     }
 
-    /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
-    /// `speculativeIndexing` (false), `speculativeTTL` (2s), and one of
-    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    /// Parameters: `tokenProcessorConfig` {`blockSize` (16), also `blockSizeTokens`, `hashSeed`
+    /// ("")}, also inside `indexerConfig`; `speculativeIndexing` (false), `speculativeTTL` (2s),
+    /// and one of `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    ///
+    /// What upstream's files say besides is checked and has nothing to tell here: events are taken
+    /// from the endpoints that name where they publish them, and the index always has metrics.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
@@ -54,14 +57,15 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
-        (configuration.blockSize, configuration.hashSeed) =
-            try source.parameters.orEmpty("tokenProcessorConfig").section {
-                (section) throws(ConfigError) in
-                (
-                    try section.optional("blockSize")?.integer(in: 1...65536) ?? 16,
-                    try section.optional("hashSeed")?.string() ?? ""
-                )
-            }
+        let tokens = source.parameters.orEmpty("tokenProcessorConfig")
+        try Self.read(tokens, into: &configuration)
+        try Self.checkEvents(source.parameters.orEmpty("kvEventsConfig"))
+        let sharing = try source.parameters.orEmpty("indexerConfig").section {
+            (indexer) throws(ConfigError) in
+            try Self.read(indexer.orEmpty("tokenProcessorConfig"), into: &configuration)
+            _ = indexer.optional("tokenizersPoolConfig")
+            return try Self.sharing(indexer.orEmpty("kvBlockIndexConfig"))
+        }
         let isSpeculative =
             try source.parameters.optional("speculativeIndexing")?.boolean() ?? false
         let ttl = try source.parameters.optional("speculativeTTL")?.duration() ?? .seconds(2)
@@ -71,20 +75,53 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         } catch {
             throw source.parameters.error("cannot have its index: \(error)")
         }
-        if let section = try Self.sharing(&source) { try shareIndex(section) }
+        if let sharing { try shareIndex(sharing) }
+    }
+
+    /// Reads what is given of a `tokenProcessorConfig`.
+    private static func read(
+        _ value: ConfigValue, into configuration: inout KVIndex.Configuration
+    ) throws(ConfigError) {
+        try value.section { (section) throws(ConfigError) in
+            let size = section.optional("blockSize")
+            if let size = size ?? section.optional("blockSizeTokens") {
+                configuration.blockSize = try size.integer(in: 1...65536)
+            }
+            if let seed = section.optional("hashSeed") {
+                configuration.hashSeed = try seed.string()
+            }
+        }
+    }
+
+    private static func checkEvents(_ value: ConfigValue) throws(ConfigError) {
+        try value.section { (section) throws(ConfigError) in
+            _ = try section.optional("zmqEndpoint")?.string()
+            _ = try section.optional("topicFilter")?.string()
+            _ = try section.optional("concurrency")?.integer(in: 1...1024)
+            _ = try section.optional("discoverPods")?.boolean()
+            try section.orEmpty("podDiscoveryConfig").section { (section) throws(ConfigError) in
+                _ = try section.optional("socketPort")?.integer(in: 1...65535)
+                _ = try section.optional("podNamespace")?.string()
+                _ = try section.optional("podLabelSelector")?.string()
+            }
+            if let engine = section.optional("engineType"), try engine.string() != "vllm" {
+                throw engine.error("must be vllm: the events of other engines are not read")
+            }
+        }
     }
 
     /// The section that tells how to share the index, under upstream's names.
-    private static func sharing(_ source: inout PluginSource) throws(ConfigError) -> ConfigValue? {
-        try source.parameters.orEmpty("indexerConfig").section { (indexer) throws(ConfigError) in
-            try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
-                let redis = index.optional("redisConfig")
-                guard let valkey = index.optional("valkeyConfig") else { return redis }
-                guard redis == nil else {
-                    throw valkey.error("cannot stand beside redisConfig: one server is enough")
-                }
-                return valkey
+    private static func sharing(_ value: ConfigValue) throws(ConfigError) -> ConfigValue? {
+        try value.section { (index) throws(ConfigError) in
+            _ = try index.optional("enableMetrics")?.boolean()
+            _ = index.optional("metricsLoggingInterval")
+            _ = try index.optional("maxPrefixTokensToMatch")?.integer(in: 0 ... .max)
+            let redis = index.optional("redisConfig")
+            guard let valkey = index.optional("valkeyConfig") else { return redis }
+            guard redis == nil else {
+                throw valkey.error("cannot stand beside redisConfig: one server is enough")
             }
+            return valkey
         }
     }
 
