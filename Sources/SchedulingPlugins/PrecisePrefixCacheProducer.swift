@@ -61,12 +61,15 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         }
     }
 
-    /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
-    /// `tokenProcessorConfig.hashAlgorithm` (`xxh64`; `cbor-fnv`, upstream's default, where the
-    /// index is shared in upstream's layout), `speculativeIndexing` (false), `speculativeTTL` (2s),
-    /// `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`: gpu 1, cpu 0.8, disk
-    /// 0.6, remote 0.4), and one of `indexerConfig.kvBlockIndexConfig.redisConfig` and
-    /// `valkeyConfig`.
+    /// Parameters: `tokenProcessorConfig`, also inside `indexerConfig`: `blockSize` (16), also
+    /// `blockSizeTokens`, `hashSeed` (""), `hashAlgorithm` (`xxh64`; `cbor-fnv`, upstream's default,
+    /// where the index is shared in upstream's layout); `speculativeIndexing` (false),
+    /// `speculativeTTL` (2s); `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`:
+    /// gpu 1, cpu 0.8, disk 0.6, remote 0.4); and one of
+    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    ///
+    /// What upstream's files say besides is checked and has nothing to tell here: events are taken
+    /// from the endpoints that name where they publish them, and the index always has metrics.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
@@ -74,22 +77,21 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
+        let tokens = source.parameters.orEmpty("tokenProcessorConfig")
+        try Self.checkEvents(source.parameters.orEmpty("kvEventsConfig"))
+        let inner: ConfigValue
         let sharing: ConfigValue?
-        (sharing, weights) = try source.parameters.orEmpty("indexerConfig").section {
+        (inner, sharing, weights) = try source.parameters.orEmpty("indexerConfig").section {
             (indexer) throws(ConfigError) in
-            (try Self.sharing(&indexer), try Self.weights(&indexer))
+            _ = indexer.optional("tokenizersPoolConfig")
+            return (
+                indexer.orEmpty("tokenProcessorConfig"),
+                try Self.sharing(indexer.orEmpty("kvBlockIndexConfig")), try Self.weights(&indexer)
+            )
         }
         if let sharing { configuration.algorithm = try shareIndex(sharing) }
-        configuration = try source.parameters.orEmpty("tokenProcessorConfig").section {
-            [configuration] (section) throws(ConfigError) in
-            var read = configuration
-            read.blockSize = try section.optional("blockSize")?.integer(in: 1...65536) ?? 16
-            read.hashSeed = try section.optional("hashSeed")?.string() ?? ""
-            if let algorithm = section.optional("hashAlgorithm") {
-                read.algorithm = try algorithm.choice(of: RequestKeyAlgorithm.self)
-            }
-            return read
-        }
+        try Self.read(tokens, into: &configuration)
+        try Self.read(inner, into: &configuration)
         let isSpeculative =
             try source.parameters.optional("speculativeIndexing")?.boolean() ?? false
         let ttl = try source.parameters.optional("speculativeTTL")?.duration() ?? .seconds(2)
@@ -101,11 +103,49 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         }
     }
 
+    /// Reads what is given of a `tokenProcessorConfig`.
+    private static func read(
+        _ value: ConfigValue, into configuration: inout KVIndex.Configuration
+    ) throws(ConfigError) {
+        try value.section { (section) throws(ConfigError) in
+            let size = section.optional("blockSize")
+            if let size = size ?? section.optional("blockSizeTokens") {
+                configuration.blockSize = try size.integer(in: 1...65536)
+            }
+            if let seed = section.optional("hashSeed") {
+                configuration.hashSeed = try seed.string()
+            }
+            if let algorithm = section.optional("hashAlgorithm") {
+                configuration.algorithm = try algorithm.choice(of: RequestKeyAlgorithm.self)
+            }
+        }
+    }
+
+    private static func checkEvents(_ value: ConfigValue) throws(ConfigError) {
+        try value.section { (section) throws(ConfigError) in
+            _ = try section.optional("zmqEndpoint")?.string()
+            _ = try section.optional("topicFilter")?.string()
+            _ = try section.optional("concurrency")?.integer(in: 1...1024)
+            _ = try section.optional("discoverPods")?.boolean()
+            try section.orEmpty("podDiscoveryConfig").section { (section) throws(ConfigError) in
+                _ = try section.optional("socketPort")?.integer(in: 1...65535)
+                _ = try section.optional("podNamespace")?.string()
+                _ = try section.optional("podLabelSelector")?.string()
+            }
+            if let engine = section.optional("engineType"),
+                !["vllm", "sglang"].contains(try engine.string())
+            {
+                throw engine.error("must be vllm or sglang: no other engine's events are read")
+            }
+        }
+    }
+
     /// The section that tells how to share the index, under upstream's names.
-    private static func sharing(
-        _ indexer: inout ConfigSection
-    ) throws(ConfigError) -> ConfigValue? {
-        try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
+    private static func sharing(_ value: ConfigValue) throws(ConfigError) -> ConfigValue? {
+        try value.section { (index) throws(ConfigError) in
+            _ = try index.optional("enableMetrics")?.boolean()
+            _ = index.optional("metricsLoggingInterval")
+            _ = try index.optional("maxPrefixTokensToMatch")?.integer(in: 0 ... .max)
             let redis = index.optional("redisConfig")
             guard let valkey = index.optional("valkeyConfig") else { return redis }
             guard redis == nil else {

@@ -2,12 +2,13 @@
 ///
 /// Chains of keys are used from their end to their start, so that a key is always dropped after
 /// those that follow it: what is held of a chain is its beginning.
-struct PrefixLRU {
+package struct PrefixLRU {
     private static let none = UInt32.max
 
     /// The most keys to hold.
-    private(set) var capacity: Int
-    private(set) var count = 0
+    package private(set) var capacity: Int
+    /// The keys held.
+    package private(set) var count = 0
 
     // One place per key held; places are used again.
     private var keys: [UInt64] = []
@@ -20,21 +21,23 @@ struct PrefixLRU {
     private var table: [UInt32]
     private var mask: Int { table.count - 1 }
 
-    init(capacity: Int) {
+    /// Makes an empty one.
+    package init(capacity: Int) {
         self.capacity = max(1, capacity)
         table = Array(repeating: Self.none, count: 64)
     }
 
     /// Changes how many keys are held; drops what is too much.
-    mutating func resize(to capacity: Int) {
+    package mutating func resize(to capacity: Int) {
         self.capacity = max(1, capacity)
         while count > self.capacity { dropOldest() }
     }
 
-    func contains(_ key: UInt64) -> Bool { slot(of: key).isFound }
+    /// Whether a key is held.
+    package func contains(_ key: UInt64) -> Bool { slot(of: key).isFound }
 
     /// How many keys at the start of a chain are held.
-    func matchedCount(_ chain: [UInt64]) -> Int {
+    package func matchedCount(_ chain: [UInt64]) -> Int {
         guard let first = chain.first, contains(first) else { return 0 }
         var held = 0
         var missing = chain.count
@@ -46,7 +49,7 @@ struct PrefixLRU {
     }
 
     /// Takes the keys of a chain in, as the most recently used.
-    mutating func use(_ chain: [UInt64]) {
+    package mutating func use(_ chain: [UInt64]) {
         for key in chain.prefix(capacity).reversed() { use(key) }
     }
 

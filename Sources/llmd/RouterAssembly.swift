@@ -73,12 +73,12 @@ struct RouterAssembly {
                 sharing.withLock { $0 = read }
                 return read.keyAlgorithm
             })
-        let scheduler = try Self.scheduler(options, plugins)
+        let picker = try Self.configuration(options, plugins)
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)
         router = Router(
-            pool: pool, scheduler: scheduler,
+            pool: pool, scheduler: picker.scheduler,
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "default"),
             configuration: configuration)
 
@@ -86,6 +86,8 @@ struct RouterAssembly {
         let background = try EventLoop.start(name: "pool")
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
+        scraping.metrics = picker.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
+            .map { ScrapedMetric(attribute: $0.attribute, name: $0.name, labels: $0.labels) }
         _ = MetricsScraper(
             pool: pool, on: background, registry: metrics, configuration: scraping)
         if let index = index.withLock(\.self) {
@@ -101,9 +103,9 @@ struct RouterAssembly {
         try options.pool.fill(pool, on: background)
     }
 
-    private static func scheduler(
+    private static func configuration(
         _ options: RouterOptions, _ plugins: PluginRegistry
-    ) throws -> Scheduler {
+    ) throws -> EndpointPickerConfig {
         if let file = options.configFile {
             let text: String
             do {
@@ -111,10 +113,10 @@ struct RouterAssembly {
             } catch {
                 throw ConfigError(file: file, line: nil, problem: "cannot be read")
             }
-            return try EndpointPickerConfig.scheduler(parsing: text, file: file, registry: plugins)
+            return try EndpointPickerConfig(parsing: text, file: file, registry: plugins)
         }
         let text = options.configText ?? (options.policy ?? .precise).configuration
-        return try EndpointPickerConfig.scheduler(
+        return try EndpointPickerConfig(
             parsing: text, file: options.configText == nil ? "--policy" : "--config-text",
             registry: plugins)
     }

@@ -13,6 +13,45 @@ import Testing
         #expect(load.blockCount == 16384)
     }
 
+    @Test func adaptersAreThoseOfTheNewestSample() throws {
+        let page = """
+            vllm:num_requests_waiting 0
+            vllm:lora_requests_info{max_lora="4",running_lora_adapters="old",waiting_lora_adapters=""} 100.5
+            vllm:lora_requests_info{max_lora="4",running_lora_adapters="a, b",waiting_lora_adapters="c"} 102
+            vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapters="old"} 101
+
+            """
+        let load = try #require(try EnginePage.load(from: Array(page.utf8)))
+        #expect(load.lora == LoRALoad(maximumCount: 4, running: ["a", "b"], waiting: ["c"]))
+        let pool = EndpointPool()
+        pool.update([
+            ModelServer(name: "e", address: SocketAddress(host: "10.0.0.1", port: 8000))
+        ])
+        let member = try #require(pool.snapshot.members.first)
+        member.scraped(.load(load), at: .now)
+        #expect(member.load.lora == load.lora)
+        member.scraped(.load(ServerLoad()), at: .now)
+        #expect(member.load.lora == nil)
+    }
+
+    @Test func furtherFiguresBecomeAttributes() throws {
+        let page = """
+            vllm:num_requests_waiting 0
+            my_depth{tier="gold",zone="a"} 7
+            my_depth{tier="iron"} 9
+            my_depth_total 11
+
+            """
+        let load = try #require(
+            try EnginePage.load(
+                from: Array(page.utf8),
+                metrics: [
+                    ScrapedMetric(attribute: "depth", name: "my_depth", labels: ["tier": "gold"]),
+                    ScrapedMetric(attribute: "none", name: "my_depth", labels: ["tier": "tin"]),
+                ]))
+        #expect(load.attributes == ["depth": 7])
+    }
+
     @Test func addsUpRanks() throws {
         let page = """
             vllm:num_requests_waiting{engine="0"} 2

@@ -4,15 +4,6 @@ import SchedulingPlugins
 import Testing
 
 @Suite struct ScorerTests {
-    private let tolerance = 1e-12
-
-    private func expect(_ scores: [Double], _ expected: [Double]) {
-        #expect(scores.count == expected.count)
-        for (score, expected) in zip(scores, expected) {
-            #expect(abs(score - expected) < tolerance, "\(scores)")
-        }
-    }
-
     @Test(arguments: [([0, 5, 10], [1, 0.5, 0]), ([7, 7], [1, 1]), ([3], [1])])
     func fewestWaitingAndRunning(counts: [Int], expected: [Double]) throws {
         let waiting = context(count: counts.count, loads: counts.map { load(waiting: $0) })

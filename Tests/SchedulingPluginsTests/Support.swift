@@ -3,9 +3,15 @@ import Core
 import Scheduling
 import SchedulingPlugins
 import Synchronization
+import Testing
 
 struct NoHeaders: HeaderLookup {
     func value(ofHeader name: String) -> String? { nil }
+}
+
+struct Headers: HeaderLookup {
+    var values: [String: String] = [:]
+    func value(ofHeader name: String) -> String? { values[name] }
 }
 
 /// A producer of the match that the test asks for.
@@ -37,11 +43,14 @@ func plugin<Kind: Plugin>(
               name: subject
               parameters: \(parameters)
             - {type: stub-producer, name: approx-prefix-cache-producer}
+            - {type: stub-producer, name: media-stub}
             - {type: always-disagg-pd-decider}
+            - {type: always-disagg-multimodal-decider}
             - {type: capture, parameters: {target: subject}}
             schedulingProfiles:
             - {name: decode, plugins: []}
             \(type == "disagg-profile-handler" ? "- {name: prefill, plugins: []}" : "")
+            \(type == "disagg-profile-handler" ? "- {name: encode, plugins: []}" : "")
             """,
         file: "t.yaml", registry: registry)
     guard let plugin = captured.plugin.withLock({ $0 }) as? Kind else { throw WrongKind() }
@@ -81,6 +90,45 @@ func load(waiting: Int = 0, running: Int = 0, kvUsage: Double = 0) -> ServerLoad
     load.runningCount = running
     load.kvUsage = kvUsage
     return load
+}
+
+extension SchedulingContext {
+    /// A match of the producer that plugins read unless they are told another.
+    mutating func match(_ matched: [Int], of total: Int, blockSize: Int = 16) {
+        let slot = resetPrefixMatch(by: "approx-prefix-cache-producer", blockSize: blockSize)
+        prefixMatches[slot].totalBlocks = total
+        prefixMatches[slot].matchedBlocks = matched
+        prefixMatches[slot].weightedBlocks = matched.map(Double.init)
+    }
+
+    mutating func header(_ name: String, _ value: String?) {
+        request.headers = Headers(values: value.map { [name: $0] } ?? [:])
+    }
+}
+
+extension PreRequest {
+    func headers(after result: SchedulingResult, in context: SchedulingContext) -> [HeaderMutation]
+    {
+        var headers: [HeaderMutation] = []
+        prepare(result, in: context, headers: &headers)
+        return headers
+    }
+}
+
+func result(_ primary: Int, prefill: Int? = nil, encode: [Int] = []) -> SchedulingResult {
+    SchedulingResult(
+        primary: [ScoredCandidate(index: primary, score: 1)],
+        prefill: prefill.map { [ScoredCandidate(index: $0, score: 1)] } ?? [],
+        encode: encode.map { ScoredCandidate(index: $0, score: 1) })
+}
+
+func expect(
+    _ scores: [Double], _ expected: [Double], sourceLocation: SourceLocation = #_sourceLocation
+) {
+    #expect(scores.count == expected.count, sourceLocation: sourceLocation)
+    for (score, wanted) in zip(scores, expected) {
+        #expect(abs(score - wanted) < 1e-9, "\(scores)", sourceLocation: sourceLocation)
+    }
 }
 
 extension Scorer {

@@ -113,7 +113,10 @@ import Testing
             "r.yaml:9: schedulingProfiles[0].plugins[0].weigth is not known; "
                 + "did you mean 'weight'?"
         ),
-        ("plugins: []\nplugin: []\n", "r.yaml:4: plugin is not known; did you mean 'plugins'?"),
+        (
+            "plugins:\n- type: keep-even\nplugin: []\n",
+            "r.yaml:5: plugin is not known; did you mean 'plugins'?"
+        ),
         (
             "plugins:\n- {type: wrapper, name: a, parameters: {inner: b}}\n"
                 + "- {type: wrapper, name: b, parameters: {inner: a}}\n",

@@ -62,4 +62,137 @@ import Testing
         _ = try scheduler.schedule(&cycle)
         #expect(cycle.context.prefixMatch(by: "constant-producer") == nil)
     }
+
+    @Test func aScreenedPoolIsAnEmptyPool() throws {
+        let scheduler = scheduler(plugins: [OnlyEndpoint(4)])
+        var cycle = cycle(endpoints: endpoints(6))
+        #expect(try scheduler.schedule(&cycle).primary.map(\.index) == [4])
+        cycle.eligible = [1, 2]
+        let failure = SchedulingFailure.screened(by: "only-endpoint")
+        #expect(throws: failure) { try scheduler.schedule(&cycle) }
+        #expect(failure.apiError.status == 503)
+        #expect(failure.apiError.headers.first?.value == "rejected-no-endpoints")
+    }
+
+    @Test func anAdmitterSaysWhatTheClientIsTold() {
+        let scheduler = scheduler(plugins: [Refusal()])
+        var cycle = cycle(endpoints: endpoints(2))
+        #expect(throws: SchedulingFailure.refused(by: "refusal", .badRequest("no"))) {
+            try scheduler.schedule(&cycle)
+        }
+    }
+
+    @Test(arguments: [
+        ("x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"), ("x-slo-ttft-ms", "x-slo-tpot-ms"),
+    ])
+    func latencyObjectivesAreRead(ttft: String, tpot: String) throws {
+        let scheduler = scheduler()
+        var request = SchedulingRequest(
+            id: "r", model: "m", headers: Headers(values: [ttft: "250.5", tpot: "20"]))
+        try scheduler.process(&request)
+        #expect(request.ttftObjective == .microseconds(250_500))
+        #expect(request.tpotObjective == .milliseconds(20))
+        for bad in ["fast", "0", "-1", "nan", "1e300"] {
+            request.headers = Headers(values: [ttft: bad])
+            do {
+                try scheduler.process(&request)
+                Issue.record("\(bad) was taken")
+            } catch {
+                #expect(error.apiError.status == 400)
+                #expect(error.apiError.message.contains("'\(bad)'"))
+            }
+        }
+    }
+
+    @Test func theNewNameWins() throws {
+        let request = SchedulingRequest(
+            id: "r", model: "m",
+            headers: Headers(values: [
+                "x-llm-d-inference-objective": "new", "x-gateway-inference-objective": "old",
+                "x-gateway-inference-fairness-id": "tenant", "x-llm-d-inference-fairness-id": "",
+            ]))
+        #expect(request.objectiveName == "new")
+        #expect(request.fairnessID == "tenant")
+    }
+
+    @Test func ifAvailableNeedsAHit() throws {
+        let scheduler = scheduler(
+            scorers: [.init(TableScorer([1, 0]))], plugins: [ConstantProducer()])
+        var cycle = cycle(endpoints: endpoints(2), tokens: [1])
+        cycle.context.request.headers = Headers(values: ["prefer": "wait=1, If-Available"])
+        _ = try scheduler.schedule(&cycle)
+        cycle.context.request.tokens = []
+        do {
+            _ = try scheduler.schedule(&cycle)
+            Issue.record("a pool without the prompt was taken")
+        } catch {
+            #expect(error.apiError.status == 412)
+        }
+        cycle.context.request.headers = Headers(values: ["prefer": "if-availableish"])
+        _ = try scheduler.schedule(&cycle)
+    }
+
+    @Test func withoutFlowControlAFullPoolSheds() throws {
+        var settings = EndpointPickerSettings()
+        let gauge = FixedGauge()
+        settings.saturation = gauge
+        func outcome(_ priority: Int, byFlowControl: Bool = false) -> Int? {
+            settings.admitsByFlowControl = byFlowControl
+            let scheduler = Scheduler(
+                handler: FirstProfile(),
+                profiles: [
+                    SchedulingProfile(name: "p", filters: [], scorers: [], picker: Ranking())
+                ], plugins: [], settings: settings)
+            var cycle = cycle(endpoints: endpoints(2))
+            cycle.context.request.priority = priority
+            cycle.context.loads[0].kvUsage = 1
+            do {
+                _ = try scheduler.schedule(&cycle)
+                return nil
+            } catch {
+                return error.apiError.status
+            }
+        }
+        #expect(outcome(0) == nil)
+        #expect(outcome(-1) == 429)
+        #expect(outcome(-1, byFlowControl: true) == nil)
+    }
+
+    @Test func decisionsAreDeterminedByTheSeed() {
+        var first = SchedulingContext(request: cycle(endpoints: []).context.request)
+        first.seed = 7
+        var a = first.random(salt: "a")
+        var again = first.random(salt: "a")
+        var b = first.random(salt: "b")
+        let value = a.next()
+        #expect(value == again.next())
+        #expect(value != b.next())
+    }
+}
+
+private final class OnlyEndpoint: Screener {
+    let name = PluginName(type: "only-endpoint")
+    let endpoint: Int
+    init(_ endpoint: Int) { self.endpoint = endpoint }
+    func screen(_ candidates: inout [Int], in context: SchedulingContext) {
+        candidates.removeAll { $0 != endpoint }
+    }
+}
+
+private final class Refusal: Admitter {
+    let name = PluginName(type: "refusal")
+    func admit(
+        _ candidates: [Int], in context: SchedulingContext
+    ) throws(SchedulingFailure) {
+        throw .refused(by: name.name, .badRequest("no"))
+    }
+}
+
+/// As full as the KV cache of the first endpoint.
+private final class FixedGauge: SaturationGauge {
+    let name = PluginName(type: "fixed-gauge")
+    func filter(_ candidates: inout [Int], in context: SchedulingContext) {}
+    func saturation(of candidates: [Int], in context: SchedulingContext) -> Double {
+        context.loads[0].kvUsage
+    }
 }

@@ -1,0 +1,176 @@
+import Configuration
+import Scheduling
+import SchedulingPlugins
+import Testing
+
+@Suite struct UpstreamConfigTests {
+    private static let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+
+    private func load(_ body: String) throws(ConfigError) -> EndpointPickerConfig {
+        var registry = PluginRegistry.standard
+        registry.reserve(["round-robin-fairness-policy"])
+        return try EndpointPickerConfig(
+            parsing: Self.head + body, file: "r.yaml", registry: registry)
+    }
+
+    private func failure(_ body: String) -> String {
+        do {
+            _ = try load(body)
+            return "loaded"
+        } catch {
+            return error.description
+        }
+    }
+
+    @Test func nothingIsUpstreamsStandard() throws {
+        for body in ["", "plugins: []\n"] {
+            let scheduler = try load(body).scheduler
+            let profile = try #require(scheduler.profiles.first)
+            #expect(
+                profile.scorers.map(\.scorer.name.type) == [
+                    "queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer",
+                ])
+            #expect(profile.scorers.map(\.weight) == [2, 2, 3])
+            #expect(profile.picker.name.type == "max-score-picker")
+        }
+    }
+
+    @Test func missingProducersAreMade() throws {
+        let config = try load(
+            """
+            plugins:
+            - {type: prefix-cache-scorer}
+            - {type: mm-embeddings-cache-scorer}
+            - {type: topology-affinity-scorer}
+            - type: session-affinity-filter
+              parameters:
+                strategy: session_id
+                sessionIdConfig: {sources: [{attribute: SessionID}]}
+            """)
+        #expect(
+            Set(config.plugins(as: (any DataProducer).self).map(\.name.type)) == [
+                "approx-prefix-cache-producer", "mm-embeddings-cache-producer",
+                "topology-extractor", "session-id-producer",
+            ])
+        #expect(config.scheduler.promptNeeds == .media)
+        #expect(config.scheduler.observesResponses)
+    }
+
+    @Test func everySectionIsRead() throws {
+        let config = try load(
+            """
+            featureGates: [flowControl, populate-non-leader-datastore=false]
+            plugins:
+            - {type: metrics-data-source, parameters: {scheme: http, path: /metrics, interval: 1s}}
+            - type: core-metrics-extractor
+              parameters:
+                engineConfigs:
+                - name: vllm
+                  customMetrics:
+                  - {attributeKey: depth, metricSpec: "my_depth{tier=gold, zone=\\"a\\"}"}
+            - {type: endpoint-notification-source}
+            - {type: approx-prefix-cache-producer}
+            - {type: round-robin-fairness-policy, name: fair, parameters: {any: 1}}
+            - {type: concurrency-detector, name: busy}
+            - {type: queue-scorer}
+            - {type: by-label-selector, parameters: {matchLabels: {a: b}}}
+            - {type: by-label, parameters: {label: a, validValues: [b], allowsNoLabel: true}}
+            - {type: disagg-headers-handler, parameters: {prefillProfile: p}}
+            dataLayer:
+              injectDefaults: false
+              sources:
+              - pluginRef: metrics-data-source
+                extractors: [{pluginRef: core-metrics-extractor}]
+              - pluginRef: endpoint-notification-source
+                extractors: [{pluginRef: approx-prefix-cache-producer}]
+            flowControl:
+              saturationDetector: {pluginRef: busy}
+              priorityBands: [{priority: 1, fairnessPolicyRef: fair}]
+            schedulingProfiles:
+            - {name: default, plugins: [{pluginRef: queue-scorer}]}
+            """)
+        #expect(
+            config.featureGates == ["flowControl": true, "populate-non-leader-datastore": false])
+        #expect(config.scheduler.settings.admitsByFlowControl)
+        #expect(config.scheduler.settings.saturation?.name.name == "busy")
+        let metrics = config.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
+        #expect(
+            metrics == [
+                .init(attribute: "depth", name: "my_depth", labels: ["tier": "gold", "zone": "a"])
+            ])
+        // What another room makes is handed on with its place.
+        let band = try #require(config.flowControl?.member("priorityBands")).list()[0]
+        let policy = try config.declaration(try #require(band.member("fairnessPolicyRef")))
+        #expect(policy.type == "round-robin-fairness-policy")
+        #expect(policy.parameters.line == 14)
+    }
+
+    @Test func theDeprecatedHandlerDisaggregates() throws {
+        let scheduler = try load(
+            """
+            plugins:
+            - {type: always-disagg-pd-decider}
+            - type: pd-profile-handler
+              parameters: {prefillProfile: p, deciderPluginName: always-disagg-pd-decider}
+            schedulingProfiles: [{name: decode, plugins: []}, {name: p, plugins: []}]
+            """
+        ).scheduler
+        #expect(scheduler.profiles.map(\.name) == ["decode", "p"])
+        #expect(
+            failure(
+                "plugins: [{type: pd-profile-handler}]\n"
+                    + "schedulingProfiles: [{name: decode, plugins: []}]\n"
+            ).contains("needs a profile 'prefill'"))
+    }
+
+    @Test(arguments: [
+        (
+            "plugins:\n- type: vllmgrpc-parser\n",
+            "r.yaml:4: plugins[0].type is not supported: 'vllmgrpc-parser' parses vLLM's gRPC API; "
+                + "docs/plugins.md has what is"
+        ),
+        (
+            "plugins:\n- type: dcgm-data-source\n",
+            "r.yaml:4: plugins[0].type is not supported: 'dcgm-data-source' scrapes GPU exporters; "
+                + "docs/plugins.md has what is"
+        ),
+        (
+            "plugins:\n- type: lora-afinity-scorer\n",
+            "r.yaml:4: plugins[0].type is no known plugin type: 'lora-afinity-scorer'; "
+                + "did you mean 'lora-affinity-scorer'?"
+        ),
+        (
+            "featureGates:\n- flowcontrol\n",
+            "r.yaml:4: featureGates[0] is no known feature: 'flowcontrol'; "
+                + "did you mean 'flowControl'?"
+        ),
+        (
+            "featureGates:\n- flowControl=1\n",
+            "r.yaml:4: featureGates[0] must be flowControl, flowControl=true or flowControl=false"
+        ),
+        (
+            "plugins: [{type: queue-scorer}]\ndataLayer: {sources: [{pluginRef: queue-scorer}]}\n",
+            "r.yaml:4: dataLayer.sources[0].pluginRef names 'queue-scorer', "
+                + "which is of no data layer"
+        ),
+        (
+            "plugins: [{type: queue-scorer}]\ndataLayer:\n  crossReplicaSyncInterval: 1s\n",
+            "r.yaml:5: dataLayer.crossReplicaSyncInterval is not supported: replicas share the "
+                + "index of precise-prefix-cache-producer; docs/plugins.md has what is"
+        ),
+        (
+            "plugins:\n- {type: round-robin-fairness-policy}\nschedulingProfiles:\n"
+                + "- {name: a, plugins: [{pluginRef: round-robin-fairness-policy}]}\n",
+            "r.yaml:6: schedulingProfiles[0].plugins[0].pluginRef names "
+                + "'round-robin-fairness-policy', which has no place here"
+        ),
+        (
+            "plugins:\n- type: core-metrics-extractor\n  parameters:\n    defaultEngine: sglang\n",
+            "r.yaml:6: plugins[0].parameters.defaultEngine must be vllm: "
+                + "the metrics of other engines are not read"
+        ),
+    ])
+    func errorsSayWhatAndWhere(body: String, expected: String) {
+        #expect(failure(body) == expected)
+    }
+}
