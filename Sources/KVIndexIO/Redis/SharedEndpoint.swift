@@ -34,6 +34,9 @@ struct SharedEndpoint {
     private(set) var isLoaded = false
     /// Under what the blocks are in Redis.
     var number: Int?
+    /// What Redis said last of whether all blocks are there under the number: empty until its
+    /// writer has written all it knew; then a value that is another one each time.
+    var mark: String?
     /// Whether this router is the one that writes the endpoint's blocks, and until when.
     var writesUntil: MonotonicTime?
     /// All blocks are gone since Redis was told last: they get a new number there.
@@ -46,6 +49,11 @@ struct SharedEndpoint {
     private(set) var blockCount = 0
     /// What was met while reading.
     private var seen: Set<SharedBlock> = []
+    /// The mark while reading; empty if it changed meanwhile.
+    private var readingMark = ""
+    /// How many of the changes are to be written until Redis has all that was known here when it
+    /// was compared.
+    private var incompleteCount = 0
     /// Blocks removed before Redis' were known here: what it says of them is old.
     private var removedEarly: Set<UInt64> = []
     private static let maximumRemovedEarlyCount = 1 << 16
@@ -111,7 +119,7 @@ struct SharedEndpoint {
     private mutating func becomeDirect() {
         guard !isDirect else { return }
         isDirect = true
-        isLoaded = agreement == .reached
+        isLoaded = agreement == .reached && isComplete
     }
 
     /// Takes one store back; the block if it was the last one in the tier.
@@ -129,7 +137,13 @@ struct SharedEndpoint {
     // MARK: - What Redis says
 
     /// Whether there is nothing to compare, or all was.
-    var isAgreed: Bool { agreement == .reached || (number == nil && !isDirect) }
+    var isAgreed: Bool {
+        if number == nil, !isDirect { return true }
+        return agreement == .reached && (isDirect ? isLoaded : isComplete)
+    }
+
+    /// Whether Redis had everything when it was asked last.
+    private var isComplete: Bool { mark?.isEmpty == false }
 
     /// The writer, or the number, is another one now.
     mutating func disagree() {
@@ -153,16 +167,25 @@ struct SharedEndpoint {
     /// The blocks have a new number, under which there is nothing yet.
     mutating func renumbered(to new: Int) {
         number = new
+        mark = ""
         needsNewNumber = false
         endReading()
         let known = Set(changes.map(\.block))
         changes =
             held().filter { !known.contains($0) }.map { Change(block: $0, isStore: true) }
             + changes
+        incompleteCount = changes.count
     }
 
     /// Takes blocks that Redis has. Returns what the index must take over.
-    mutating func read(_ blocks: [SharedBlock], next cursor: String) -> [SharedBlock] {
+    mutating func read(_ blocks: [SharedBlock], mark: String, next cursor: String)
+        -> [SharedBlock]
+    {
+        if agreement == .unknown {
+            readingMark = mark
+        } else if mark != readingMark {
+            readingMark = ""
+        }
         agreement = .reading(cursor: cursor)
         var new: [SharedBlock] = []
         for block in blocks {
@@ -179,8 +202,10 @@ struct SharedEndpoint {
     }
 
     /// All that Redis has was read. Returns what the index must give back: only of an endpoint of
-    /// which other routers tell is Redis right and this router wrong.
+    /// which other routers tell is Redis right and this router wrong, and only if Redis had
+    /// everything; else it is read again when it has.
     mutating func finishReading() -> [SharedBlock] {
+        mark = readingMark
         defer { endReading() }
         let more = held().filter { !seen.contains($0) }
         guard !isDirect else {
@@ -188,16 +213,19 @@ struct SharedEndpoint {
             if writesUntil != nil {
                 changes += more.filter { !waiting.contains($0) }
                     .map { Change(block: $0, isStore: true) }
+                incompleteCount = changes.count
             }
             return []
         }
-        return drop(more)
+        return isComplete ? drop(more) : []
     }
 
     private mutating func endReading() {
         agreement = .reached
-        isLoaded = true
         seen = []
+        // Who does not write an incomplete endpoint itself reads it again.
+        guard isLoaded || isComplete || writesUntil != nil else { return }
+        isLoaded = true
         removedEarly = []
     }
 
@@ -231,7 +259,13 @@ struct SharedEndpoint {
         let taken = changes.prefix { $0.isStore == isStore }.prefix(limit)
         let blocks = taken.map(\.block)
         changes.removeFirst(blocks.count)
+        incompleteCount = max(0, incompleteCount - blocks.count)
         return (blocks, isStore)
+    }
+
+    /// Whether Redis has everything now, and must be told so.
+    var canBeMarked: Bool {
+        agreement == .reached && mark?.isEmpty == true && incompleteCount == 0 && !needsNewNumber
     }
 
     private func holds(_ block: SharedBlock) -> Bool {
