@@ -129,53 +129,35 @@ public final class RedisIndexBackend: IndexSharing {
 
     /// An engine's events told of blocks.
     public func stored(_ blocks: some Sequence<SharedBlock>, at endpoint: String) {
-        var doubled: [SharedBlock] = []
-        change(endpoint) { doubled = $0.stored(blocks) }
-        guard !doubled.isEmpty else { return }
-        loop.schedule(after: .zero) { [weak self] in
-            self?.replica.remove(doubled, from: endpoint)
-        }
+        change(endpoint) { endpoint in blocks.compactMap { endpoint.store($0) } }
     }
 
     /// An engine's events told of removals.
     public func removed(_ hashes: some Sequence<UInt64>, from tier: Tier, at endpoint: String) {
-        change(endpoint) { $0.removed(hashes, from: tier) }
+        change(endpoint) { endpoint in
+            for hash in hashes { endpoint.remove(hash, from: tier) }
+            return []
+        }
     }
 
     /// An engine dropped everything, or restarted.
     public func cleared(_ endpoint: String) {
-        change(endpoint) { $0.cleared() }
+        change(endpoint) { endpoint in
+            endpoint.clear()
+            return []
+        }
     }
 
     /// As the three above, in the order of the changes.
     public func applied(_ changes: [BlockChange], at endpoint: String) {
-        var rest = changes[...]
-        while let first = rest.first {
-            switch first {
-            case .stored:
-                let run = rest.prefix { if case .stored = $0 { true } else { false } }
-                stored(run.compactMap(SharedBlock.init), at: endpoint)
-                rest = rest.dropFirst(run.count)
-            case .removed(_, let tier):
-                let run = rest.prefix {
-                    if case .removed(_, tier) = $0 { true } else { false }
-                }
-                let hashes = run.compactMap { change in
-                    if case .removed(let hash, _) = change { hash } else { nil }
-                }
-                removed(hashes, from: tier, at: endpoint)
-                rest = rest.dropFirst(run.count)
-            case .cleared:
-                cleared(endpoint)
-                rest.removeFirst()
-            }
-        }
+        change(endpoint) { endpoint in changes.compactMap { endpoint.apply($0) } }
     }
 
-    private func change(_ name: String, _ body: (inout SharedEndpoint) -> Void) {
+    /// Changes an endpoint by its events. `body` returns what the index now counts twice.
+    private func change(_ name: String, _ body: (inout SharedEndpoint) -> [SharedBlock]) {
         guard var endpoint = endpoints.removeValue(forKey: name) else { return }
         let before = endpoint.changes.count
-        body(&endpoint)
+        let doubled = body(&endpoint)
         // Who does not write has nothing to say: all is compared before it begins to.
         if endpoint.writesUntil == nil {
             endpoint.dropWaiting()
@@ -187,6 +169,8 @@ public final class RedisIndexBackend: IndexSharing {
         }
         count(endpoint.changes.count - before)
         endpoints[name] = endpoint
+        guard !doubled.isEmpty else { return }
+        loop.schedule(after: .zero) { [weak self] in self?.replica.remove(doubled, from: name) }
     }
 
     private func count(_ difference: Int) {
