@@ -138,6 +138,8 @@ public actor KVEventSource {
             streams[name] = nil
             environment.index.remove(stream.endpoint)
         }
+        // Those that moved begin anew in the sharing, too.
+        environment.sharing?.update(streams.values.map(\.server))
         for (name, server) in new where streams[name] == nil {
             do {
                 let endpoint = try environment.index.register(name)
