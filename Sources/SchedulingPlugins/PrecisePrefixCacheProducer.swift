@@ -31,26 +31,32 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
 
     /// Registers the type. `makeIndex` is called once for each instance in a configuration, with
     /// the index configuration that its parameters ask for, and then `shareIndex` with the section
-    /// that tells how to share it, if there is one.
+    /// that tells how to share it through a server, or `shareReplicas` with the one that tells how
+    /// to share it with other routers, if there is one.
     public static func register(
         in registry: inout PluginRegistry,
         makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
         shareIndex: @escaping @Sendable (ConfigValue) throws(ConfigError) -> Void = {
             (section) throws(ConfigError) in throw section.error("is not possible here")
+        },
+        shareReplicas: @escaping @Sendable (ConfigValue) throws(ConfigError) -> Void = {
+            (section) throws(ConfigError) in throw section.error("is not possible here")
         }
     ) {
         registry.register(type) { (source) throws(ConfigError) in
-            try PrecisePrefixCacheProducer(&source, makeIndex: makeIndex, shareIndex: shareIndex)
+            try PrecisePrefixCacheProducer(
+                &source, makeIndex: makeIndex, shareIndex: shareIndex, shareReplicas: shareReplicas)
         }
     }
 
     /// Parameters: `tokenProcessorConfig.blockSize` (16), `tokenProcessorConfig.hashSeed` (""),
     /// `speculativeIndexing` (false), `speculativeTTL` (2s), and one of
-    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    /// `indexerConfig.kvBlockIndexConfig.redisConfig`, `valkeyConfig` and `replicaConfig`.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
-        shareIndex: (ConfigValue) throws(ConfigError) -> Void
+        shareIndex: (ConfigValue) throws(ConfigError) -> Void,
+        shareReplicas: (ConfigValue) throws(ConfigError) -> Void
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
@@ -71,15 +77,26 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         } catch {
             throw source.parameters.error("cannot have its index: \(error)")
         }
-        if let section = try Self.sharing(&source) { try shareIndex(section) }
+        if let section = try Self.sharing(&source, shareReplicas) { try shareIndex(section) }
     }
 
-    /// The section that tells how to share the index, under upstream's names.
-    private static func sharing(_ source: inout PluginSource) throws(ConfigError) -> ConfigValue? {
+    /// The section that tells how to share the index through a server, under upstream's names, or
+    /// else with other routers, under ours.
+    private static func sharing(
+        _ source: inout PluginSource, _ shareReplicas: (ConfigValue) throws(ConfigError) -> Void
+    ) throws(ConfigError) -> ConfigValue? {
         try source.parameters.orEmpty("indexerConfig").section { (indexer) throws(ConfigError) in
             try indexer.orEmpty("kvBlockIndexConfig").section { (index) throws(ConfigError) in
                 let redis = index.optional("redisConfig")
-                guard let valkey = index.optional("valkeyConfig") else { return redis }
+                let valkey = index.optional("valkeyConfig")
+                if let replicas = index.optional("replicaConfig") {
+                    guard redis == nil, valkey == nil else {
+                        throw replicas.error(
+                            "cannot stand beside redisConfig: one way to share is enough")
+                    }
+                    try shareReplicas(replicas)
+                }
+                guard let valkey else { return redis }
                 guard redis == nil else {
                     throw valkey.error("cannot stand beside redisConfig: one server is enough")
                 }

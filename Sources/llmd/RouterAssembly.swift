@@ -54,6 +54,7 @@ struct RouterAssembly {
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
         let sharing = Mutex<RedisIndexBackend.Configuration?>(nil)
+        let replicas = Mutex<ReplicaIndexBackend.Configuration?>(nil)
         PrecisePrefixCacheProducer.register(
             in: &plugins,
             makeIndex: { (configuration) throws(KVIndexError) in
@@ -69,6 +70,10 @@ struct RouterAssembly {
             shareIndex: { (section) throws(ConfigError) in
                 let configuration = try RedisIndexBackend.Configuration(parsing: section)
                 sharing.withLock { $0 = configuration }
+            },
+            shareReplicas: { (section) throws(ConfigError) in
+                let read = try ReplicaIndexBackend.Configuration(parsing: section)
+                replicas.withLock { $0 = read }
             })
         let scheduler = try Self.scheduler(options, plugins)
 
@@ -92,6 +97,10 @@ struct RouterAssembly {
             if let sharing = sharing.withLock(\.self) {
                 let metrics = RedisIndexMetrics(metrics)
                 source.share { try RedisIndexBackend(sharing, in: $0, metrics: metrics) }
+            }
+            if let replicas = replicas.withLock(\.self) {
+                let metrics = ReplicaMetrics(metrics)
+                source.share { try ReplicaIndexBackend(replicas, in: $0, metrics: metrics) }
             }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }

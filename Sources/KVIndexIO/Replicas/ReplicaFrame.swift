@@ -1,28 +1,45 @@
 import Core
 
 /// How the keys of an index are made. Only routers that agree in all of it can share one.
-struct ReplicaKeys: Hashable, CustomStringConvertible {
-    var algorithm: String
-    var blockSize: UInt32
-    var seed: String
+package struct ReplicaKeys: Hashable, CustomStringConvertible {
+    package var algorithm: String
+    package var blockSize: UInt32
+    package var seed: String
 
-    var description: String { "\(algorithm), blocks of \(blockSize) tokens, seed '\(seed)'" }
+    package init(algorithm: String, blockSize: UInt32, seed: String) {
+        self.algorithm = algorithm
+        self.blockSize = blockSize
+        self.seed = seed
+    }
+
+    package var description: String {
+        "\(algorithm), blocks of \(blockSize) tokens, seed '\(seed)'"
+    }
 }
 
 /// How a router begins to talk.
-struct ReplicaGreeting: Hashable {
-    var version = ReplicaFrame.version
+package struct ReplicaGreeting: Hashable {
+    package var version = ReplicaFrame.version
     /// Who talks; another one in each process.
-    var router: UInt64
+    package var router: UInt64
     /// Of which life of the router the positions are; another one in each process, not 0.
-    var epoch: UInt64
+    package var epoch: UInt64
     /// The longest frame that the router takes.
-    var maximumFrameBytes: UInt32
-    var keys: ReplicaKeys
+    package var maximumFrameBytes: UInt32
+    package var keys: ReplicaKeys
+
+    package init(
+        router: UInt64, epoch: UInt64, maximumFrameBytes: UInt32, keys: ReplicaKeys
+    ) {
+        self.router = router
+        self.epoch = epoch
+        self.maximumFrameBytes = maximumFrameBytes
+        self.keys = keys
+    }
 }
 
 /// What happened to an endpoint's blocks, as routers tell each other.
-enum ReplicaChange: Hashable {
+package enum ReplicaChange: Hashable {
     case stored(SharedBlock)
     case removed(SharedBlock)
     case cleared
@@ -42,8 +59,8 @@ enum ReplicaChange: Hashable {
 ///     8 end        teller     number 4, position 8
 ///     9 changes    teller     number 4, position 8, changes: 1 and a block stored, 2 and a block
 ///                             removed, 3 cleared
-enum ReplicaFrame: Hashable {
-    static let version: UInt16 = 1
+package enum ReplicaFrame: Hashable {
+    package static let version: UInt16 = 1
     /// Frames this long every router takes.
     static let minimumFrameBytes: UInt32 = 4 << 10
     static let maximumTextBytes = 1024
@@ -64,7 +81,7 @@ enum ReplicaFrame: Hashable {
 
     // MARK: - Encoding
 
-    var encoded: [UInt8] {
+    package var encoded: [UInt8] {
         var writer = Writer()
         switch self {
         case .greeting(let greeting):
@@ -148,7 +165,7 @@ enum ReplicaFrame: Hashable {
 
     /// - Throws: ``ReplicaError/malformed(_:)``, which says what and where. Takes no more memory
     ///   than a small multiple of the bytes.
-    init(decoding bytes: UnsafeRawBufferPointer) throws(ReplicaError) {
+    package init(decoding bytes: UnsafeRawBufferPointer) throws(ReplicaError) {
         var reader = Reader(bytes: bytes)
         switch try reader.byte("the kind") {
         case 1:

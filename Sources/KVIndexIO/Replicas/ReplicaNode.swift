@@ -1,5 +1,5 @@
-import Core
-import KVIndex
+package import Core
+package import KVIndex
 
 /// The protocol by which routers share their indexes, without sockets: frames and events come in,
 /// frames and changes of the index go out. Loop-bound.
@@ -12,28 +12,28 @@ import KVIndex
 /// What is to be sent is not queued but asked for, by ``nextFrame(for:at:)``, when the connection
 /// can take it: changes wait in the bounded log of their endpoint, and a follower that is too slow
 /// for the log is told of all blocks again.
-final class ReplicaNode {
-    struct Configuration {
-        var router = UInt64.random(in: 1 ... .max)
-        var epoch = UInt64.random(in: 1 ... .max)
-        var keys: ReplicaKeys
-        var maximumFrameBytes: UInt32 = 64 << 10
+package final class ReplicaNode {
+    package struct Configuration {
+        package var router = UInt64.random(in: 1 ... .max)
+        package var epoch = UInt64.random(in: 1 ... .max)
+        package var keys: ReplicaKeys
+        package var maximumFrameBytes: UInt32 = 64 << 10
         /// Something is sent at least this often.
-        var heartbeat = Duration.seconds(2)
+        package var heartbeat = Duration.seconds(2)
         /// A connection on which nothing is heard for so long is given up.
-        var silenceLimit = Duration.seconds(10)
+        package var silenceLimit = Duration.seconds(10)
         /// How long an endpoint with events waits for somebody who knew it before.
-        var loadingPatience = Duration.seconds(5)
+        package var loadingPatience = Duration.seconds(5)
         /// Changes that the log of an endpoint keeps.
-        var maximumLogCount = 1 << 14
+        package var maximumLogCount = 1 << 14
 
-        init(keys: ReplicaKeys) {
+        package init(keys: ReplicaKeys) {
             self.keys = keys
         }
     }
 
     /// What follows from a call.
-    enum Effect {
+    package enum Effect {
         /// The index must take over blocks.
         case added([SharedBlock], to: String)
         /// One store of each must be taken back.
@@ -47,16 +47,16 @@ final class ReplicaNode {
     }
 
     /// What happened, since the beginning.
-    struct Counters {
-        var snapshotsTold = 0
-        var snapshotsRead = 0
-        var logOverruns = 0
+    package struct Counters {
+        package var snapshotsTold = 0
+        package var snapshotsRead = 0
+        package var logOverruns = 0
     }
 
     static let maximumEndpointCount = 1 << 14
 
-    let configuration: Configuration
-    var counters = Counters()
+    package let configuration: Configuration
+    package internal(set) var counters = Counters()
     var endpoints: [String: ReplicaEndpoint] = [:]
     var followers: [Int: FollowerSession] = [:]
     var tellers: [Int: TellerSession] = [:]
@@ -64,27 +64,30 @@ final class ReplicaNode {
     /// How many logs there were.
     private var logCount: UInt64 = 0
 
-    init(_ configuration: Configuration) {
+    package init(_ configuration: Configuration) {
         self.configuration = configuration
     }
 
     /// What followed from the calls since the last one.
-    func takeEffects() -> [Effect] {
+    package func takeEffects() -> [Effect] {
         defer { effects = [] }
         return effects
     }
 
     /// Routers whose greeting was heard: followed ones, and followers.
-    var tellerCount: Int { tellers.values.count { $0.greeting != nil } }
-    var followerCount: Int { followers.values.count { $0.greeting != nil } }
+    package var tellerCount: Int { tellers.values.count { $0.greeting != nil } }
+    package var followerCount: Int { followers.values.count { $0.greeting != nil } }
 
     /// Whether every endpoint is known as far as anybody knows it.
-    var isAgreed: Bool { endpoints.values.allSatisfy(\.isAgreed) }
+    package var isAgreed: Bool { endpoints.values.allSatisfy(\.isAgreed) }
+
+    /// Whether this router offers others to follow it for an endpoint.
+    package func isOffered(_ name: String) -> Bool { endpoints[name]?.isOffered == true }
 
     // MARK: - The pool, and the events of its engines
 
     /// The endpoints.
-    func update(_ names: Set<String>) {
+    package func update(_ names: Set<String>) {
         for (name, endpoint) in endpoints where !names.contains(name) {
             endpoints[name] = nil
             unfollow(endpoint)
@@ -108,7 +111,7 @@ final class ReplicaNode {
     }
 
     /// What an engine's events changed.
-    func applied(_ changes: [BlockChange], at name: String, now: MonotonicTime) {
+    package func applied(_ changes: [BlockChange], at name: String, now: MonotonicTime) {
         guard let endpoint = endpoints[name], !changes.isEmpty else { return }
         let wasOffered = endpoint.isOffered
         let isFirst = !endpoint.table.isDirect
@@ -141,7 +144,7 @@ final class ReplicaNode {
     // MARK: - Connections
 
     /// A connection was opened by this router.
-    func connected(_ id: Int, at now: MonotonicTime) {
+    package func connected(_ id: Int, at now: MonotonicTime) {
         let teller = TellerSession(id, at: now)
         teller.outbox.append(.greeting(greeting))
         tellers[id] = teller
@@ -149,12 +152,12 @@ final class ReplicaNode {
     }
 
     /// A connection was opened by another one.
-    func accepted(_ id: Int, at now: MonotonicTime) {
+    package func accepted(_ id: Int, at now: MonotonicTime) {
         followers[id] = FollowerSession(id, at: now)
     }
 
     /// A connection is gone.
-    func closed(_ id: Int) {
+    package func closed(_ id: Int) {
         followers[id] = nil
         guard tellers.removeValue(forKey: id) != nil else { return }
         for endpoint in endpoints.values where endpoint.following?.connection == id {
@@ -164,7 +167,7 @@ final class ReplicaNode {
     }
 
     /// Time passes.
-    func tick(_ now: MonotonicTime) {
+    package func tick(_ now: MonotonicTime) {
         for follower in followers.values { beat(follower.id, &follower.pulse, now) }
         for teller in tellers.values { beat(teller.id, &teller.pulse, now) }
         for endpoint in endpoints.values where endpoint.table.isDirect && !endpoint.table.isLoaded {
@@ -185,7 +188,7 @@ final class ReplicaNode {
     }
 
     /// A frame came.
-    func received(_ bytes: UnsafeRawBufferPointer, on id: Int, at now: MonotonicTime) {
+    package func received(_ bytes: UnsafeRawBufferPointer, on id: Int, at now: MonotonicTime) {
         do throws(ReplicaError) {
             guard bytes.count <= configuration.maximumFrameBytes else {
                 throw .tooMany("bytes of a frame: \(bytes.count)")
@@ -208,7 +211,7 @@ final class ReplicaNode {
     }
 
     /// The next frame to be sent, if there is one.
-    func nextFrame(for id: Int, at now: MonotonicTime) -> ReplicaFrame? {
+    package func nextFrame(for id: Int, at now: MonotonicTime) -> ReplicaFrame? {
         if let follower = followers[id] {
             guard follower.greeting != nil else { return nil }
             return frame(nextFrame(for: follower), &follower.pulse, now)
