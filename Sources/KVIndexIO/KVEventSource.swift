@@ -126,6 +126,8 @@ public actor KVEventSource {
             ranks.remove()
             servers[name] = nil
         }
+        // Those that moved begin anew in the sharing, too.
+        enginesChanged()
         // In the order of the list: of two that want one name the first has it.
         for server in list where servers[server.name] == nil {
             servers[server.name] = EngineRanks(server, environment) { [weak self] in

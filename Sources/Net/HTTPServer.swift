@@ -65,15 +65,32 @@ public final class HTTPServer: Sendable {
         configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
         handler: @escaping HTTPServerHandler
     ) throws(NetError) -> HTTPServer {
+        try listen(on: group.loops, at: address, configuration, handler)
+    }
+
+    /// As ``listen(on:at:configuration:handler:)-(EventLoopGroup,_,_,_)``, on one loop; also from
+    /// there.
+    public static func listen(
+        on loop: EventLoop, at address: SocketAddress,
+        configuration: HTTPServerConfiguration = HTTPServerConfiguration(),
+        handler: @escaping HTTPServerHandler
+    ) throws(NetError) -> HTTPServer {
+        try listen(on: [loop], at: address, configuration, handler)
+    }
+
+    private static func listen(
+        on loops: [EventLoop], at address: SocketAddress,
+        _ configuration: HTTPServerConfiguration, _ handler: @escaping HTTPServerHandler
+    ) throws(NetError) -> HTTPServer {
         // With SO_REUSEPORT two processes of one user could share a port by mistake.
         let probe = cn_address_probe(address.host, address.port)
         guard probe == CN_OK else { throw NetError(probe, subject: address) }
         var bound = address
         var listeners: [Listener] = []
-        for loop in group.loops {
+        for loop in loops {
             do throws(NetError) {
                 let listener = try Listener.start(
-                    on: loop, at: bound, shared: group.loops.count > 1, configuration, handler)
+                    on: loop, at: bound, shared: loops.count > 1, configuration, handler)
                 bound.port = listener.port
                 listeners.append(listener)
             } catch {
@@ -82,6 +99,11 @@ public final class HTTPServer: Sendable {
             }
         }
         return HTTPServer(address: bound, listeners: listeners)
+    }
+
+    /// Stops accepting and aborts every exchange.
+    public func close() {
+        for listener in listeners { listener.destroy() }
     }
 
     /// Stops accepting, closes idle connections, tells the others to go (`connection: close`,
@@ -117,9 +139,14 @@ private final class Listener: @unchecked Sendable {
     ) throws(NetError) -> Listener {
         let listener = Listener(on: loop, handler)
         let status = Mutex<cn_status?>(nil)
-        loop.runAndWait {
+        if loop.isCurrent {
             let result = listener.open(at: address, shared: shared, configuration)
             status.withLock { $0 = result }
+        } else {
+            loop.runAndWait {
+                let result = listener.open(at: address, shared: shared, configuration)
+                status.withLock { $0 = result }
+            }
         }
         guard let status = status.withLock({ $0 }) else { throw .cancelled }
         guard status == CN_OK else { throw NetError(status, subject: address) }

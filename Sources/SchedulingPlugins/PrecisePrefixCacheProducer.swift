@@ -45,8 +45,9 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
 
     /// Registers the type. `makeIndex` is called once for each instance in a configuration, with
     /// the index configuration that its parameters ask for, and before it `shareIndex` with the
-    /// section that tells how to share it, if there is one; it returns the function of the request
-    /// keys if the parameters name none.
+    /// section that tells how to share it through a server, or `shareReplicas` with the one that
+    /// tells how to share it with other routers, if there is one; `shareIndex` returns the function
+    /// of the request keys if the parameters name none.
     public static func register(
         in registry: inout PluginRegistry,
         makeIndex: @escaping @Sendable (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
@@ -54,10 +55,14 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             @escaping @Sendable (ConfigValue) throws(ConfigError)
             -> RequestKeyAlgorithm = {
                 (section) throws(ConfigError) in throw section.error("is not possible here")
-            }
+            },
+        shareReplicas: @escaping @Sendable (ConfigValue) throws(ConfigError) -> Void = {
+            (section) throws(ConfigError) in throw section.error("is not possible here")
+        }
     ) {
         registry.register(type) { (source) throws(ConfigError) in
-            try PrecisePrefixCacheProducer(&source, makeIndex: makeIndex, shareIndex: shareIndex)
+            try PrecisePrefixCacheProducer(
+                &source, makeIndex: makeIndex, shareIndex: shareIndex, shareReplicas: shareReplicas)
         }
     }
 
@@ -66,14 +71,15 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// where the index is shared in upstream's layout); `speculativeIndexing` (false),
     /// `speculativeTTL` (2s); `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`:
     /// gpu 1, cpu 0.8, disk 0.6, remote 0.4); and one of
-    /// `indexerConfig.kvBlockIndexConfig.redisConfig` and `valkeyConfig`.
+    /// `indexerConfig.kvBlockIndexConfig.redisConfig`, `valkeyConfig` and `replicaConfig`.
     ///
     /// What upstream's files say besides is checked and has nothing to tell here: events are taken
     /// from the endpoints that name where they publish them, and the index always has metrics.
     private init(
         _ source: inout PluginSource,
         makeIndex: (KVIndex.Configuration) throws(KVIndexError) -> KVIndex,
-        shareIndex: (ConfigValue) throws(ConfigError) -> RequestKeyAlgorithm
+        shareIndex: (ConfigValue) throws(ConfigError) -> RequestKeyAlgorithm,
+        shareReplicas: (ConfigValue) throws(ConfigError) -> Void
     ) throws(ConfigError) {
         name = source.name
         var configuration = KVIndex.Configuration()
@@ -86,7 +92,8 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             _ = indexer.optional("tokenizersPoolConfig")
             return (
                 indexer.orEmpty("tokenProcessorConfig"),
-                try Self.sharing(indexer.orEmpty("kvBlockIndexConfig")), try Self.weights(&indexer)
+                try Self.sharing(indexer.orEmpty("kvBlockIndexConfig"), shareReplicas),
+                try Self.weights(&indexer)
             )
         }
         if let sharing { configuration.algorithm = try shareIndex(sharing) }
@@ -140,14 +147,25 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         }
     }
 
-    /// The section that tells how to share the index, under upstream's names.
-    private static func sharing(_ value: ConfigValue) throws(ConfigError) -> ConfigValue? {
+    /// The section that tells how to share the index through a server, under upstream's names, or
+    /// else with other routers, under ours.
+    private static func sharing(
+        _ value: ConfigValue, _ shareReplicas: (ConfigValue) throws(ConfigError) -> Void
+    ) throws(ConfigError) -> ConfigValue? {
         try value.section { (index) throws(ConfigError) in
             _ = try index.optional("enableMetrics")?.boolean()
             _ = index.optional("metricsLoggingInterval")
             _ = try index.optional("maxPrefixTokensToMatch")?.integer(in: 0 ... .max)
             let redis = index.optional("redisConfig")
-            guard let valkey = index.optional("valkeyConfig") else { return redis }
+            let valkey = index.optional("valkeyConfig")
+            if let replicas = index.optional("replicaConfig") {
+                guard redis == nil, valkey == nil else {
+                    throw replicas.error(
+                        "cannot stand beside redisConfig: one way to share is enough")
+                }
+                try shareReplicas(replicas)
+            }
+            guard let valkey else { return redis }
             guard redis == nil else {
                 throw valkey.error("cannot stand beside redisConfig: one server is enough")
             }

@@ -56,6 +56,7 @@ struct RouterAssembly {
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
         let sharing = Mutex<RedisSharing?>(nil)
+        let replicas = Mutex<ReplicaIndexBackend.Configuration?>(nil)
         PrecisePrefixCacheProducer.register(
             in: &plugins,
             makeIndex: { (configuration) throws(KVIndexError) in
@@ -72,6 +73,10 @@ struct RouterAssembly {
                 let read = try RedisSharing(parsing: section)
                 sharing.withLock { $0 = read }
                 return read.keyAlgorithm
+            },
+            shareReplicas: { (section) throws(ConfigError) in
+                let read = try ReplicaIndexBackend.Configuration(parsing: section)
+                replicas.withLock { $0 = read }
             })
         let picker = try Self.configuration(options, plugins)
 
@@ -95,6 +100,10 @@ struct RouterAssembly {
                 index: index, context: try MessagingContext(), on: background,
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
             sharing.withLock(\.self)?.start(for: source, registry: metrics)
+            if let replicas = replicas.withLock(\.self) {
+                let metrics = ReplicaMetrics(metrics)
+                source.share { try ReplicaIndexBackend(replicas, in: $0, metrics: metrics) }
+            }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
             kvEvents = source
         } else {

@@ -13,13 +13,17 @@ final class ReplicaModel: SharedIndexReplica, Sendable {
     let states = Inbox<[String: Set<SharedBlock>]>()
     /// What it holds now.
     var contents: [String: Set<SharedBlock>] { held.withLock(\.self) }
+    /// What was ever taken back.
+    var removed: Set<SharedBlock> { everRemoved.withLock(\.self) }
     private let held = Mutex<[String: Set<SharedBlock>]>([:])
+    private let everRemoved = Mutex<Set<SharedBlock>>([])
 
     func add(_ blocks: [SharedBlock], to endpoint: String) {
         change { $0[endpoint, default: []].formUnion(blocks) }
     }
 
     func remove(_ blocks: [SharedBlock], from endpoint: String) {
+        everRemoved.withLock { $0.formUnion(blocks) }
         change { $0[endpoint, default: []].subtract(blocks) }
     }
 

@@ -129,53 +129,35 @@ public final class RedisIndexBackend: IndexSharing {
 
     /// An engine's events told of blocks.
     public func stored(_ blocks: some Sequence<SharedBlock>, at endpoint: String) {
-        var doubled: [SharedBlock] = []
-        change(endpoint) { doubled = $0.stored(blocks) }
-        guard !doubled.isEmpty else { return }
-        loop.schedule(after: .zero) { [weak self] in
-            self?.replica.remove(doubled, from: endpoint)
-        }
+        change(endpoint) { endpoint in blocks.compactMap { endpoint.store($0) } }
     }
 
     /// An engine's events told of removals.
     public func removed(_ hashes: some Sequence<UInt64>, from tier: Tier, at endpoint: String) {
-        change(endpoint) { $0.removed(hashes, from: tier) }
+        change(endpoint) { endpoint in
+            for hash in hashes { endpoint.remove(hash, from: tier) }
+            return []
+        }
     }
 
     /// An engine dropped everything, or restarted.
     public func cleared(_ endpoint: String) {
-        change(endpoint) { $0.cleared() }
+        change(endpoint) { endpoint in
+            endpoint.clear()
+            return []
+        }
     }
 
     /// As the three above, in the order of the changes.
     public func applied(_ changes: [BlockChange], at endpoint: String) {
-        var rest = changes[...]
-        while let first = rest.first {
-            switch first {
-            case .stored:
-                let run = rest.prefix { if case .stored = $0 { true } else { false } }
-                stored(run.compactMap(SharedBlock.init), at: endpoint)
-                rest = rest.dropFirst(run.count)
-            case .removed(_, let tier):
-                let run = rest.prefix {
-                    if case .removed(_, tier) = $0 { true } else { false }
-                }
-                let hashes = run.compactMap { change in
-                    if case .removed(let hash, _) = change { hash } else { nil }
-                }
-                removed(hashes, from: tier, at: endpoint)
-                rest = rest.dropFirst(run.count)
-            case .cleared:
-                cleared(endpoint)
-                rest.removeFirst()
-            }
-        }
+        change(endpoint) { endpoint in changes.compactMap { endpoint.apply($0) } }
     }
 
-    private func change(_ name: String, _ body: (inout SharedEndpoint) -> Void) {
+    /// Changes an endpoint by its events. `body` returns what the index now counts twice.
+    private func change(_ name: String, _ body: (inout SharedEndpoint) -> [SharedBlock]) {
         guard var endpoint = endpoints.removeValue(forKey: name) else { return }
         let before = endpoint.changes.count
-        body(&endpoint)
+        let doubled = body(&endpoint)
         // Who does not write has nothing to say: all is compared before it begins to.
         if endpoint.writesUntil == nil {
             endpoint.dropWaiting()
@@ -187,6 +169,8 @@ public final class RedisIndexBackend: IndexSharing {
         }
         count(endpoint.changes.count - before)
         endpoints[name] = endpoint
+        guard !doubled.isEmpty else { return }
+        loop.schedule(after: .zero) { [weak self] in self?.replica.remove(doubled, from: name) }
     }
 
     private func count(_ difference: Int) {
@@ -230,6 +214,7 @@ public final class RedisIndexBackend: IndexSharing {
         for name in endpoints.keys {
             changeSilently(name) { endpoint in
                 endpoint.number = nil
+                endpoint.mark = nil
                 endpoint.writesUntil = nil
                 endpoint.dropChanges()
             }
@@ -264,6 +249,8 @@ public final class RedisIndexBackend: IndexSharing {
             claim(now)
         } else if let name = nextToRenumber(now) {
             renumber(name)
+        } else if let (name, number) = nextToMark(now) {
+            mark(name, number)
         } else if let (name, number, cursor) = nextToRead() {
             read(name, number, cursor)
         } else if let (name, number) = nextToWrite(now) {
@@ -331,16 +318,18 @@ public final class RedisIndexBackend: IndexSharing {
 
     private func take(_ reply: RedisReply, of name: String, until: MonotonicTime) {
         let isWriter = reply.count == 3 && reply[0].integer == 1
-        let isAlive = reply.count == 3 && reply[2].integer == 1
-        let number =
-            reply.count == 3 && isAlive ? reply[1].integer.flatMap { $0 < 0 ? nil : $0 } : nil
+        let mark = reply.count == 3 ? reply[2].text : nil
+        let number = mark == nil ? nil : reply[1].integer
         changeSilently(name) { endpoint in
             let wasWriter = endpoint.writesUntil != nil
             endpoint.writesUntil = isWriter ? until : nil
             if !isWriter { endpoint.dropWaiting() }
-            guard number != endpoint.number || isWriter != wasWriter else { return }
+            guard
+                number != endpoint.number || mark != endpoint.mark || isWriter != wasWriter
+            else { return }
             if let old = endpoint.number, self.names[old] == name { self.names[old] = nil }
             endpoint.number = number
+            endpoint.mark = mark
             if let number { self.names[number] = name }
             endpoint.disagree()
         }
@@ -369,6 +358,32 @@ public final class RedisIndexBackend: IndexSharing {
         }
     }
 
+    private func nextToMark(_ now: MonotonicTime) -> (name: String, number: Int)? {
+        guard writesRefusedUntil <= now else { return nil }
+        for (name, endpoint) in endpoints where endpoint.canBeMarked {
+            guard let number = endpoint.number, let until = endpoint.writesUntil, until > now
+            else { continue }
+            return (name, number)
+        }
+        return nil
+    }
+
+    private func mark(_ name: String, _ number: Int) {
+        let mark = "\(UInt64.random(in: 0 ... .max))"
+        var pipeline = RedisPipeline()
+        layout.mark(
+            name, number, mark, for: configuration.router,
+            lifetime: configuration.endpointLifetime, in: &pipeline)
+        exchange(pipeline) { [weak self] replies in
+            guard let self else { return }
+            guard !isRefused(replies), replies[0].integer == 1 else {
+                claimsDue = .now
+                return changeSilently(name) { $0.writesUntil = nil }
+            }
+            changeSilently(name) { if $0.number == number { $0.mark = mark } }
+        }
+    }
+
     // MARK: - Reading
 
     private func nextToRead() -> (name: String, number: Int, cursor: String)? {
@@ -392,11 +407,12 @@ public final class RedisIndexBackend: IndexSharing {
                 endpoints[name]?.agreement != .reached, replies[0].count == 2,
                 let next = replies[0][0].text
             else { return }
+            let mark = replies[1].text ?? ""
             let blocks = RedisIndexLayout.blocks(of: replies[0][1])
             var added: [SharedBlock] = []
             var gone: [SharedBlock] = []
             changeSilently(name) { endpoint in
-                added = endpoint.read(blocks, next: next)
+                added = endpoint.read(blocks, mark: mark, next: next)
                 if next == "0" { gone = endpoint.finishReading() }
             }
             if !added.isEmpty { replica.add(added, to: name) }

@@ -7,7 +7,9 @@ import RedisClient
 ///     numbers       hash     endpoint name -> number
 ///     b:<key>       string   who holds a block: bit 4 * number + tier; key is 8 bytes, big-endian
 ///     e:<number>    set      what an endpoint holds, as `SharedBlock.encoded`
-///     alive:<n>     string   expires when no router has spoken for the endpoint for long
+///     alive:<n>     string   expires when no router has spoken for the endpoint for long; empty
+///                            until all that its writer knows is there, then a mark, another one
+///                            each time
 ///     writer:<name> string   the router that writes the endpoint's blocks; a lease
 ///     feed          stream   changes, for routers that do not get the endpoint's events
 ///     next, free    number and set of numbers that may be given
@@ -32,7 +34,7 @@ struct RedisIndexLayout: Sendable {
     // MARK: - Scripts
 
     enum Script: CaseIterable {
-        case claim, renumber, unset, housekeep
+        case claim, renumber, mark, unset, housekeep
 
         /// KEYS: numbers, writer, free, next, feed; ARGV: prefix, name, router, and what follows.
         private static let names = """
@@ -63,8 +65,8 @@ struct RedisIndexLayout: Sendable {
 
         var text: String {
             switch self {
-            // ARGV: wants the lease, lease in ms, lifetime in ms. Who writes, the number, whether
-            // it is alive.
+            // ARGV: wants the lease, lease in ms, lifetime in ms. Who writes, the number, its mark
+            // if it is alive.
             case .claim:
                 Self.names + """
                     local number = redis.call('HGET', numbers, name)
@@ -73,10 +75,11 @@ struct RedisIndexLayout: Sendable {
                     if mine then
                       redis.call('SET', writer, router, 'PX', ARGV[5])
                       number = number or assign(ARGV[6])
-                      redis.call('SET', prefix .. 'alive:' .. number, '', 'PX', ARGV[6])
+                      local alive = prefix .. 'alive:' .. number
+                      redis.call('SET', alive, redis.call('GET', alive) or '', 'PX', ARGV[6])
                     end
-                    local alive = number and redis.call('EXISTS', prefix .. 'alive:' .. number)
-                    return {mine and 1 or 0, tonumber(number or -1), alive or 0}
+                    local mark = number and redis.call('GET', prefix .. 'alive:' .. number)
+                    return {mine and 1 or 0, tonumber(number or -1), mark}
                     """
             // ARGV: lifetime in ms. The new number; -1 if another router writes.
             case .renumber:
@@ -85,6 +88,15 @@ struct RedisIndexLayout: Sendable {
                     local old = redis.call('HGET', numbers, name)
                     if old then redis.call('SADD', prefix .. 'retired', old) end
                     return tonumber(assign(ARGV[4]))
+                    """
+            // ARGV: lifetime in ms, number, mark. Whether the router writes that number.
+            case .mark:
+                Self.names + """
+                    if redis.call('GET', writer) ~= router
+                      or redis.call('HGET', numbers, name) ~= ARGV[5] then return 0 end
+                    redis.call('SET', prefix .. 'alive:' .. ARGV[5], ARGV[6], 'PX', ARGV[4])
+                    tell(name, ARGV[5])
+                    return 1
                     """
             // KEYS: of blocks; ARGV: the bit of each.
             case .unset:
@@ -163,6 +175,16 @@ struct RedisIndexLayout: Sendable {
             ["\(lifetime.nanoseconds / 1_000_000)"], in: &pipeline)
     }
 
+    /// Everything that the router knows is in Redis under the number.
+    func mark(
+        _ endpoint: String, _ number: Int, _ mark: String, for router: String, lifetime: Duration,
+        in pipeline: inout RedisPipeline
+    ) {
+        begin(
+            .mark, endpoint: endpoint, router: router,
+            ["\(lifetime.nanoseconds / 1_000_000)", "\(number)", mark], in: &pipeline)
+    }
+
     func housekeep(in pipeline: inout RedisPipeline) {
         begin(.housekeep, endpoint: "", router: "", [], in: &pipeline)
     }
@@ -188,8 +210,10 @@ struct RedisIndexLayout: Sendable {
         tell("-", blocks, of: number, in: &pipeline)
     }
 
+    /// Some blocks of the number, and then its mark: whoever empties Redis in between is seen.
     func read(_ number: Int, from cursor: String, in pipeline: inout RedisPipeline) {
         pipeline.append("SSCAN", "\(prefix)e:\(number)", cursor, "COUNT", "\(Self.readCount)")
+        pipeline.append("GET", "\(prefix)alive:\(number)")
     }
 
     func endOfFeed(in pipeline: inout RedisPipeline) {

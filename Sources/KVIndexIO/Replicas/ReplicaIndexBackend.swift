@@ -1,0 +1,291 @@
+public import Core
+public import KVIndex
+import Logging
+import Net
+import Telemetry
+
+/// Shares an index with other routers directly, without a server between them.
+///
+/// Each router listens and connects to the others; see ``ReplicaNode`` for what they tell each
+/// other. A connection is one gRPC call that streams both ways over HTTP/2, so that flow control
+/// is the transport's. Routing never waits for it.
+///
+/// Lives on its event loop, which should not carry requests.
+public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
+    // Proof for the annotation: everything is touched on the loop alone.
+
+    /// A place where another router may be.
+    private final class Peer {
+        let address: SocketAddress
+        var connection: Int?
+        var retry: Timer?
+        var delay: Duration
+        var problem: ReplicaError?
+
+        init(_ address: SocketAddress, delay: Duration) {
+            self.address = address
+            self.delay = delay
+        }
+    }
+
+    /// Where others connect to, with the real port.
+    public var address: SocketAddress { server.address }
+
+    private let configuration: Configuration
+    private let node: ReplicaNode
+    private let loop: EventLoop
+    private let replica: any SharedIndexReplica
+    private let metrics: ReplicaMetrics
+    private let logger: Logger
+    private let client: HTTPClient
+    private var server: HTTPServer!
+    private var streams: [Int: any ReplicaStream] = [:]
+    private var peers: [SocketAddress: Peer] = [:]
+    private var lastConnection = 0
+    private var isPerformDue = false
+    private var timer: Timer?
+    private var resolveTimer: Timer?
+    private var resolveProblem: NetError?
+    private var told = ReplicaNode.Counters()
+    private var agreedAt = MonotonicTime.now
+
+    /// Starts to share; the other routers need not be there.
+    ///
+    /// - Throws: `NetError` if nothing can listen at the address.
+    public convenience init(
+        _ configuration: Configuration, in environment: IndexSharingEnvironment,
+        metrics: ReplicaMetrics
+    ) throws {
+        let keys = environment.index.configuration
+        try self.init(
+            configuration,
+            keys: ReplicaKeys(
+                algorithm: "\(keys.algorithm)", blockSize: UInt32(keys.blockSize),
+                seed: keys.hashSeed),
+            replica: IndexReplica(environment.index), on: environment.loop, metrics: metrics,
+            logger: environment.logger)
+    }
+
+    private init(
+        _ configuration: Configuration, keys: ReplicaKeys, replica: any SharedIndexReplica,
+        on loop: EventLoop, metrics: ReplicaMetrics, logger: Logger
+    ) throws {
+        loop.preconditionInLoop()
+        self.configuration = configuration
+        self.loop = loop
+        self.replica = replica
+        self.metrics = metrics
+        self.logger = logger
+        var protocolConfiguration = ReplicaNode.Configuration(keys: keys)
+        protocolConfiguration.heartbeat = configuration.heartbeat
+        protocolConfiguration.silenceLimit = configuration.silenceLimit
+        protocolConfiguration.loadingPatience = configuration.loadingPatience
+        protocolConfiguration.maximumLogCount = configuration.maximumLogCount
+        node = ReplicaNode(protocolConfiguration)
+        var clientConfiguration = HTTPClientConfiguration()
+        clientConfiguration.http2 = true
+        client = HTTPClient(on: loop, configuration: clientConfiguration)
+        var serverConfiguration = HTTPServerConfiguration()
+        // The heartbeats tell who is gone.
+        serverConfiguration.idleTimeout = .zero
+        serverConfiguration.maximumConnections = 2 * configuration.maximumFollowerCount
+        serverConfiguration.http2MaximumStreams = 4
+        server = try HTTPServer.listen(
+            on: loop, at: configuration.listen, configuration: serverConfiguration
+        ) { [weak self] in self?.accept($0) }
+        timer = loop.schedule(every: configuration.heartbeat / 4) { [weak self] in self?.tick() }
+        switch configuration.peers {
+        case .addresses(let addresses): setPeers(addresses)
+        case .service: resolve()
+        }
+    }
+
+    /// Stops to share.
+    public func close() {
+        for timer in [timer, resolveTimer] + peers.values.map(\.retry) { timer?.cancel() }
+        timer = nil
+        peers = [:]
+        for stream in streams.values { stream.close(.connection("the router stops")) }
+        streams = [:]
+        client.shutdown()
+        server.close()
+    }
+
+    /// The pool. Endpoints that are new take over what other routers know.
+    public func update(_ servers: [ModelServer]) {
+        node.update(Set(servers.map(\.name)))
+        perform()
+    }
+
+    /// What an engine's events changed, which other routers are told.
+    public func applied(_ changes: [BlockChange], at endpoint: String) {
+        node.applied(changes, at: endpoint, now: .now)
+        // The caller may be in the midst of something.
+        guard !isPerformDue else { return }
+        isPerformDue = true
+        loop.schedule(after: .zero) { [weak self] in
+            self?.isPerformDue = false
+            self?.perform()
+        }
+    }
+
+    private func tick() {
+        node.tick(.now)
+        perform()
+        if node.isAgreed { agreedAt = .now }
+        metrics.disagreement.set(node.isAgreed ? 0 : (.now - agreedAt).seconds)
+    }
+
+    /// Does what follows from calls of the protocol.
+    private func perform() {
+        var ready: Set<Int> = []
+        for effect in node.takeEffects() {
+            switch effect {
+            case .added(let blocks, let endpoint): replica.add(blocks, to: endpoint)
+            case .removed(let blocks, let endpoint): replica.remove(blocks, from: endpoint)
+            case .ready(let id): ready.insert(id)
+            case .greeted(let id, let router): greeted(id, router)
+            case .close(let id, let error):
+                streams.removeValue(forKey: id)?.close(error)
+                ended(id, error)
+            }
+        }
+        for id in ready { send(on: id) }
+        metrics.followed.set(Double(node.tellerCount))
+        metrics.followers.set(Double(node.followerCount))
+        let now = node.counters
+        metrics.snapshotsTold.increment(by: now.snapshotsTold - told.snapshotsTold)
+        metrics.snapshotsRead.increment(by: now.snapshotsRead - told.snapshotsRead)
+        metrics.logOverruns.increment(by: now.logOverruns - told.logOverruns)
+        told = now
+    }
+
+    private func send(on id: Int) {
+        guard let stream = streams[id] else { return }
+        while stream.isWritable, let frame = node.nextFrame(for: id, at: .now) {
+            let bytes = frame.encoded
+            metrics.bytesTold.increment(by: bytes.count)
+            stream.write(bytes)
+        }
+    }
+
+    private func handle(_ event: ReplicaStreamEvent, on id: Int) {
+        switch event {
+        case .received(let bytes):
+            metrics.bytesRead.increment(by: bytes.count)
+            node.received(bytes, on: id, at: .now)
+        case .writable: send(on: id)
+        case .closed(let error):
+            streams[id] = nil
+            node.closed(id)
+            ended(id, error)
+        }
+        perform()
+    }
+
+    // MARK: - Routers that follow this one
+
+    private func accept(_ exchange: ServerExchange) -> (any ServerExchangeDelegate)? {
+        guard exchange.isHTTP2, exchange.head.target == TellerStream.path else { return nil }
+        let count = streams.values.count { $0 is FollowerStream }
+        guard count < configuration.maximumFollowerCount else {
+            exchange.refuseGRPC(.resourceExhausted("\(count) routers follow already"))
+            return AnsweredExchange()
+        }
+        let id = nextConnection()
+        let stream = FollowerStream(
+            exchange, maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
+        ) { [weak self] in self?.handle($0, on: id) }
+        streams[id] = stream
+        node.accepted(id, at: .now)
+        return stream
+    }
+
+    private func nextConnection() -> Int {
+        lastConnection += 1
+        return lastConnection
+    }
+
+    // MARK: - Routers that this one follows
+
+    private func setPeers(_ addresses: [SocketAddress]) {
+        for (address, peer) in peers where !addresses.contains(address) {
+            peers[address] = nil
+            peer.retry?.cancel()
+            guard let id = peer.connection else { continue }
+            streams.removeValue(forKey: id)?.close(.connection("it is no peer any more"))
+            node.closed(id)
+        }
+        for address in addresses where peers[address] == nil {
+            let peer = Peer(address, delay: configuration.reconnectDelay.lowerBound)
+            peers[address] = peer
+            connect(to: peer)
+        }
+        perform()
+    }
+
+    private func connect(to peer: Peer) {
+        let id = nextConnection()
+        peer.connection = id
+        peer.retry = nil
+        streams[id] = TellerStream(
+            to: peer.address, by: client,
+            maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
+        ) { [weak self] in self?.handle($0, on: id) }
+        node.connected(id, at: .now)
+        perform()
+    }
+
+    private func greeted(_ id: Int, _ router: UInt64) {
+        guard let peer = peers.values.first(where: { $0.connection == id }) else { return }
+        peer.delay = configuration.reconnectDelay.lowerBound
+        peer.problem = nil
+        logger.info("the index is shared with router \(router) at \(peer.address)")
+    }
+
+    /// Connects again later, if the connection was this router's.
+    private func ended(_ id: Int, _ error: ReplicaError) {
+        guard let peer = peers.values.first(where: { $0.connection == id }) else {
+            logger.debug("a router that followed is gone: \(error)")
+            return
+        }
+        peer.connection = nil
+        // Attempts go on; each new problem is told once.
+        if error != peer.problem {
+            let isOwn = error == .itself
+            logger.log(
+                level: isOwn ? .debug : .warning,
+                "the index is not shared with \(peer.address): \(error)")
+        }
+        peer.problem = error
+        // Not all at once. An address that is this router's own may become another's, but seldom.
+        let delay =
+            error == .itself
+            ? configuration.reconnectDelay.upperBound * 6
+            : peer.delay * Double.random(in: 0.75...1.25)
+        peer.delay = min(peer.delay * 2, configuration.reconnectDelay.upperBound)
+        peer.retry = loop.schedule(after: delay) { [weak self, weak peer] in
+            guard let self, let peer else { return }
+            connect(to: peer)
+        }
+    }
+
+    private func resolve() {
+        guard case .service(let service) = configuration.peers else { return }
+        loop.resolve(service.host) { [weak self] result in
+            guard let self, timer != nil else { return }
+            switch result {
+            case .success(let hosts):
+                resolveProblem = nil
+                setPeers(hosts.map { SocketAddress(host: $0, port: service.port) })
+            case .failure(let error):
+                // Who was there stays.
+                if error != resolveProblem { logger.warning("routers are not found: \(error)") }
+                resolveProblem = error
+            }
+            resolveTimer = loop.schedule(after: configuration.resolveInterval) { [weak self] in
+                self?.resolve()
+            }
+        }
+    }
+}
