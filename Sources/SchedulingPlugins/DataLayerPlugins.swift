@@ -36,6 +36,13 @@ public final class CoreMetricsExtractor: DataLayerPlugin, ConfigurablePlugin {
         public var name: String
         /// The labels that it must have.
         public var labels: [String: String]
+
+        /// Makes a metric.
+        public init(attribute: String, name: String, labels: [String: String] = [:]) {
+            self.attribute = attribute
+            self.name = name
+            self.labels = labels
+        }
     }
 
     /// The type's name.

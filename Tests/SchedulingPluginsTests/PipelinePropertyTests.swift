@@ -53,12 +53,11 @@ import Testing
         var cycle = cycle(&random)
         cycle.scoreRecords = []
         let eligible = Set(cycle.eligible)
-        let result: SchedulingResult
-        do {
-            result = try scheduler.schedule(&cycle)
-        } catch SchedulingFailure.filtered {
-            return
+        let outcome = Result { () throws(SchedulingFailure) in
+            try scheduler.schedule(&cycle)
         }
+        if case .failure(.filtered) = outcome { return }
+        let result = try outcome.get()
         let pick = try #require(result.primary.first)
         let profile = scheduler.profiles[0]
         var left = Array(eligible).sorted()
