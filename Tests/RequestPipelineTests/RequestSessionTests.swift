@@ -18,6 +18,7 @@ import Testing
         #expect(
             decision.headers == [
                 .set(name: "x-prefiller-host-port", value: "\(prefill.address),\(other)"),
+                .remove(name: "x-encoder-hosts-ports"),
                 .set(name: "x-request-id", value: session.requestID),
             ])
         #expect(String(decoding: session.body, as: UTF8.self) == body)

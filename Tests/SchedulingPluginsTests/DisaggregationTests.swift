@@ -66,7 +66,8 @@ import Testing
         #expect(result.prefill.map(\.index) == [0])
         #expect(
             scheduler.prepare(result, in: cycle.context) == [
-                .set(name: "x-prefiller-host-port", value: "10.0.0.0:8000")
+                .set(name: "x-prefiller-host-port", value: "10.0.0.0:8000"),
+                .remove(name: "x-encoder-hosts-ports"),
             ])
     }
 
@@ -78,7 +79,8 @@ import Testing
         #expect(result.prefill.isEmpty)
         #expect(
             scheduler.prepare(result, in: cycle.context) == [
-                .remove(name: "x-prefiller-host-port")
+                .remove(name: "x-prefiller-host-port"),
+                .remove(name: "x-encoder-hosts-ports"),
             ])
     }
 

@@ -24,6 +24,7 @@ import Testing
                     model.removeAll { $0 == key }
                     model.append(key)
                 }
+                model.removeFirst(max(0, model.count - limit))
                 if Int.random(in: 0..<20, using: &random) == 0 {
                     limit = Int.random(in: 1...40, using: &random)
                     lru.resize(to: limit)

@@ -138,10 +138,13 @@ extension ReplicaNode {
         best.nextNumber += 1
         best.endpoints[number] = endpoint.name
         endpoint.following = ReplicaEndpoint.Following(connection: best.id, number: number)
+        // Who has events wants what was before them, once and whole: of a log that goes on in
+        // several frames the end would not be seen.
+        let cursor = endpoint.table.isDirect ? nil : endpoint.cursor
         send(
             .follow(
-                number: number, endpoint: endpoint.name, epoch: endpoint.cursor?.epoch ?? 0,
-                position: endpoint.cursor?.position ?? 0), to: best)
+                number: number, endpoint: endpoint.name, epoch: cursor?.epoch ?? 0,
+                position: cursor?.position ?? 0), to: best)
     }
 
     func unfollow(_ endpoint: ReplicaEndpoint) {
