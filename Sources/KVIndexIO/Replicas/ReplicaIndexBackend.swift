@@ -89,7 +89,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         var serverConfiguration = HTTPServerConfiguration()
         // The heartbeats tell who is gone.
         // Heartbeats keep streams alive; connections without one must not take their places.
-        serverConfiguration.idleTimeout = 2 * configuration.silenceLimit
+        serverConfiguration.idleTimeout = configuration.silenceLimit * 2
         serverConfiguration.maximumConnections = 2 * configuration.maximumFollowerCount
         serverConfiguration.http2MaximumStreams = 4
         let server = try HTTPServer.listen(
