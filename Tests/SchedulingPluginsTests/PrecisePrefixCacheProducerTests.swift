@@ -152,11 +152,12 @@ import Testing
         let (scheduler, index) = try make(
             "{tokenProcessorConfig: {blockSize: 4}, speculativeIndexing: true, speculativeTTL: 1h}")
         for number in 0..<3 { _ = try index.register("e\(number)") }
-        let rank = try index.register("e1@dp1", rank: 1, of: "e1")
         let tokens = Array<UInt32>(0..<16)
-        hold(Array(tokens[..<4]), at: rank, in: index)
-        // Once declared with ranks, and once not, but with a rank that showed up.
-        for ranks in [2, 1] {
+        hold(
+            Array(tokens[..<4]), at: try #require(index.endpoint(named: "e1")), in: index)
+        // Declared, but not met yet; declared and met; met without having been declared.
+        for (ranks, isMet) in [(2, false), (2, true), (1, true)] {
+            if isMet { _ = try index.register("e1@dp1", rank: 1, of: "e1") }
             var first = cycle(tokens: tokens, ranks: ranks)
             let result = try scheduler.schedule(&first)
             #expect(result.primary[0].index == 1)
