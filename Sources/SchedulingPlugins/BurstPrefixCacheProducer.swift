@@ -63,7 +63,7 @@ public final class BurstPrefixCacheProducer: DataProducer, PreRequest, Configura
         context.prefixMatches[slot].totalBlocks = keys.count
         context.prefixMatches[slot].requestKeys = keys
         let burst = bursts.withLock { $0[last] }
-        guard let burst, context.now - burst.lastAt <= window, true,
+        guard let burst, context.now - burst.lastAt <= window, burst.count < maxPerReplica,
             let index = context.endpoints.firstIndex(where: { $0.id == burst.endpoint })
         else { return }
         context.prefixMatches[slot].matchedBlocks[index] = keys.count

@@ -56,7 +56,7 @@ public final class ContextLengthAware: Filter, Scorer, ConfigurablePlugin {
         let width = Double(range.upperBound - range.lowerBound)
         guard width > 0 else { return 1 }
         let room = Double(range.upperBound - length) / width
-        return 0.3 + 0.7 * (0.7 / (1 + width / 20_000) + 0.3 * room)
+        return 0.3 + 0.7 * (0.7 / (1 + width / 10_000) + 0.3 * room)
     }
 
     /// The range that a label says; nil if it is malformed.

@@ -124,7 +124,7 @@ public final class EndpointAttributeFilter: Filter, ConfigurablePlugin {
             let values = candidates.compactMap(value).sorted()
             guard !values.isEmpty else { return { _ in self.passesMissing } }
             // Nearest rank: the value at ceil(P / 100 * N), counted from 1.
-            let rank = (percentile / 100 * Double(values.count)).rounded(.down)
+            let rank = (percentile / 100 * Double(values.count)).rounded(.up)
             let cutoff = values[max(1, Int(rank)) - 1]
             return known { higherIsBetter ? $0 >= cutoff : $0 <= cutoff }
         }

@@ -69,7 +69,7 @@ public final class EndpointAttributeScorer: Scorer, ConfigurablePlugin {
                 continue
             }
             let share = (min(max(value, low), high) - low) / (high - low)
-            scores[i] = algorithm == .higherIsBetter ? 1 - share : share
+            scores[i] = algorithm == .higherIsBetter ? share : 1 - share
         }
     }
 }

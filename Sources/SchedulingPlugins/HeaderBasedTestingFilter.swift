@@ -25,7 +25,7 @@ public final class HeaderBasedTestingFilter: Filter, ConfigurablePlugin {
         candidates.removeAll { candidate in
             let address = context.endpoints[candidate].server.address
             return !wanted.contains { entry in
-                entry == address.host 
+                entry == address.host || entry == "[\(address.host)]"
                     || entry == context.endpoints[candidate].address
             }
         }

@@ -41,7 +41,7 @@ public final class HeaderLabelAffinityScorer: Scorer, ResponseObserver, Configur
     public func responseStarted(
         _ head: ResponseHead, to request: RoutedRequest, headers: inout [HeaderMutation]
     ) {
-        guard stampsResponse, let value = request.endpoint.server.labels[label] else { return }
+        guard stampsResponse, let value = head.server.server.labels[label] else { return }
         headers.append(.set(name: header, value: value))
     }
 }

@@ -59,7 +59,7 @@ public final class InflightLoadProducer:
     /// Counts the request out.
     public func requestEnded(_ request: RoutedRequest, usage: TokenUsage?) {
         guard estimatesOutput else { return }
-        add(-1 - estimate(promptTokens: request.promptTokenCount), to: request.endpoint.id)
+        add(-estimate(promptTokens: request.promptTokenCount), to: request.endpoint.id)
     }
 
     private func estimate(promptTokens: Int) -> Int {

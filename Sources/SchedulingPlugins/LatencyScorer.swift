@@ -83,7 +83,7 @@ public final class LatencyScorer: Scorer, ConfigurablePlugin {
             case (false, true): (ttft: 1.0, tpot: 0.0)
             default: self.weights
             }
-        let prefersMost = best == .met && strategy == .least
+        let prefersMost = best == .met && strategy == .most
         for (i, candidate) in candidates.enumerated()
         where tier(of: candidate, in: context) == best {
             let headroom = LatencyHeadroom(of: candidate, in: context)

@@ -25,7 +25,7 @@ public final class LoRAAffinityScorer: Scorer, ConfigurablePlugin {
             scores[i] =
                 if lora.running.contains(adapter) {
                     1
-                } else if lora.running.count + lora.waiting.count <= lora.maximumCount {
+                } else if lora.running.count + lora.waiting.count < lora.maximumCount {
                     0.8
                 } else if lora.waiting.contains(adapter) {
                     0.6

@@ -56,7 +56,7 @@ public final class MMEmbeddingsCacheProducer: DataProducer, PreRequest, Configur
         let caches = caches.states(of: context)
         // Who computes the prompt encodes what nobody else does.
         let computing = result.prefill.first ?? result.primary[0]
-        for pick in !result.encode.isEmpty ? [computing] : result.encode {
+        for pick in result.encode.isEmpty ? [computing] : result.encode {
             caches[pick.index].items.withLock { $0.use(identifiers) }
         }
     }

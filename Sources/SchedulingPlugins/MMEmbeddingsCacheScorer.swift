@@ -27,7 +27,7 @@ public final class MMEmbeddingsCacheScorer: Scorer, ConfigurablePlugin {
     ) {
         guard let match = context.mediaMatch(by: producer) else { return }
         for (i, candidate) in candidates.enumerated() {
-            scores[i] = Double(match.matchedSizes[candidate]) / Double((match.totalSize + 1))
+            scores[i] = Double(match.matchedSizes[candidate]) / Double(match.totalSize)
         }
     }
 }

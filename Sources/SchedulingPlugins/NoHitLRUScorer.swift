@@ -40,7 +40,7 @@ public final class NoHitLRUScorer: Scorer, PreRequest, ConfigurablePlugin {
         let last = uses.withLock(\.lastByEndpoint)
         let stamps = candidates.map { last[context.endpoints[$0].id] ?? 0 }
         for (i, stamp) in stamps.enumerated() {
-            let rank = stamps.count { $0 <= stamp }
+            let rank = stamps.count { $0 < stamp }
             scores[i] = 1 - Double(rank) / Double(candidates.count - 1)
         }
     }

@@ -52,7 +52,7 @@ public final class P2PSourceProducer: PreRequest, ConfigurablePlugin {
         var source: Int?
         var random = context.random(salt: name.name)
         for (index, count) in match.matchedBlocks.enumerated() where count >= max(1, most - 1) {
-            let weight = 1 / Double(2 + context.loads[index].waitingCount)
+            let weight = 1 / Double(1 + context.loads[index].waitingCount)
             sum += weight
             // The chosen one so far gives way with the share of the next (weighted reservoir).
             if Double.random(in: 0..<sum, using: &random) < weight { source = index }

@@ -64,7 +64,7 @@ public final class PrefixCacheAffinityFilter: Filter, ConfigurablePlugin {
                     other = min(other, ttft)
                 }
             }
-            if sticky - other >= maxTTFTPenaltyMs { return }
+            if sticky - other > maxTTFTPenaltyMs { return }
         }
         candidates.removeAll { !holdsEnough($0) }
     }

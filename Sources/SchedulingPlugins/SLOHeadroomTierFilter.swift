@@ -29,6 +29,6 @@ public final class SLOHeadroomTierFilter: Filter, ConfigurablePlugin {
         }
         var random = context.random(salt: name.name)
         let explores = Double.random(in: 0..<1, using: &random) < epsilon
-        candidates.removeAll { isPositive($0) != explores }
+        candidates.removeAll { isPositive($0) == explores }
     }
 }

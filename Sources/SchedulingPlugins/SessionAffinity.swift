@@ -123,7 +123,7 @@ struct SessionAffinity: Sendable {
         guard case .token(let header) = memory else { return }
         let picked = request.endpoint(ofProfile: profile)
         // Where the request went the data plane may have gone on to a fallback.
-        guard let endpoint = picked else { return }
+        guard let endpoint = picked === request.endpoint ? head.server : picked else { return }
         let token = Data(endpoint.server.name.utf8).base64EncodedString()
         headers.append(.set(name: header, value: token))
     }

@@ -33,7 +33,7 @@ final class SessionBindings: Sendable {
             guard let binding = state.bindings[session], now - binding.usedAt < timeToLive else {
                 return nil
             }
-            
+            state.bindings[session]?.usedAt = now
             return binding.endpoint
         }
     }

@@ -63,7 +63,7 @@ public final class TokenProducer: DataProducer, ConfigurablePlugin {
         let fixed = try section.orEmpty("static").section { (section) throws(ConfigError) in
             try section.optional("staticToken")?.integer(in: 0...1 << 20)
         }
-        return mode == .dynamic ? pixels / 1000 : fixed ?? 0
+        return mode == .dynamic ? pixels / factor : fixed ?? 0
     }
 
     /// Counts the images of a prompt whose tokens are estimated.

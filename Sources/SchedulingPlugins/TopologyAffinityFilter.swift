@@ -23,7 +23,7 @@ public final class TopologyAffinityFilter: Filter, ConfigurablePlugin {
     public func filter(_ candidates: inout [Int], in context: SchedulingContext) {
         guard let peer = context.peer else { return }
         func isNear(_ candidate: Int) -> Bool {
-            topology.level(peer, candidate, in: context).map { $0 > minAffinity } ?? false
+            topology.level(peer, candidate, in: context).map { $0 >= minAffinity } ?? false
         }
         guard candidates.contains(where: isNear) else { return }
         candidates.removeAll { !isNear($0) }

@@ -28,7 +28,7 @@ public final class TopologyAffinityScorer: Scorer, ConfigurablePlugin {
                 switch topology.level(peer, candidate, in: context) {
                 case .host: 1
                 case .rack: 0.2
-                case .zone: 0.5
+                case .zone: 0.05
                 case .region: 0.02
                 case nil: 0
                 }

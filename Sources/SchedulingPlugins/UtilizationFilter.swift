@@ -48,7 +48,7 @@ public final class UtilizationFilter: Filter, ConfigurablePlugin {
                     case .waitingQueue: Double(context.loads[candidate].waitingCount)
                     case .kvCacheUtilization: context.loads[candidate].kvUsage
                     }
-                return value < condition.maxValue
+                return value <= condition.maxValue
             }
         }
         if fallbackOnEmpty, !candidates.contains(where: passes) { return }
