@@ -77,7 +77,7 @@ import Testing
         try await eventually { metric("convergence_age_seconds", of: second) == 0 }
         // The engine restarts: another process under its name, with other blocks.
         try await first.stopEngine("a")
-        try await eventually { await first.state(of: "a")?.isConnected == false }
+        try await eventually { first.state(of: "a")?.isConnected == false }
         try await first.startEngine("a", at: events, replay: replay)
         try await eventually { second.matched(prompt, on: "a") == 0 }
         try await first.publish("a", storePayload([7], tokens: Array(1...4)))
@@ -99,7 +99,7 @@ import Testing
         new.source.update([server("a", events: events)])
         try await eventually { new.matched(prompt, on: "a") == 2 }
         // Its engine goes on to talk: the parent is known from the other router alone.
-        try await eventually { await new.state(of: "a")?.isConnected == true }
+        try await eventually { new.state(of: "a")?.isConnected == true }
         try await eventually {
             try await engines.publish("a", storePayload([3], parent: 2, tokens: Array(9...12)))
             return new.matched(prompt, on: "a") == 3
@@ -169,13 +169,13 @@ import Testing
         }
         for start in UInt64(0)..<100 { try await publish(1 + start * 1000) }
         teller.source.update([server("a", events: events, replay: events + "-r")])
-        try await eventually { await teller.state(of: "a")?.index.blockCount == 100_000 }
+        try await eventually { teller.state(of: "a")?.index.blockCount == 100_000 }
         let slow = try SlowFollower(of: address, keys: teller.index.configuration)
         // Two windows full, and a little.
         try await eventually { metric("snapshots_sent_total", of: teller) == 1 }
         try await eventually { metric("sent_bytes_total", of: teller) > 300_000 }
         for start in UInt64(100)..<110 { try await publish(1 + start * 1000) }
-        try await eventually { await teller.state(of: "a")?.index.blockCount == 110_000 }
+        try await eventually { teller.state(of: "a")?.index.blockCount == 110_000 }
         #expect(metric("sent_bytes_total", of: teller) < 1_000_000)
         slow.goOn()
         // The changes are not in the log any more: all blocks are told again.
