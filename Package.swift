@@ -182,13 +182,15 @@ let package = Package(
         tests(
             of: "ExtProc",
             [
-                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline",
+                "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ], fixtures: true),
         tests(
             of: "Gateway",
             [
-                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline",
+                "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "FlowControl", ["Configuration", "Core"]),
@@ -210,7 +212,8 @@ let package = Package(
         tests(
             of: "RequestPipeline",
             [
-                "Core", "KVIndex", "ModelServers", "Scheduling", "SchedulingPlugins", "Telemetry",
+                "Configuration", "Core", "FlowControl", "KVIndex", "ModelServers", "Scheduling",
+                "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),

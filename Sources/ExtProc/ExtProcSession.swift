@@ -74,6 +74,16 @@ package final class ExtProcSession {
         return perform(request.tokenized(result), to: &writer)
     }
 
+    /// The ticket that nobody listens to, to be asked for after every action. When it calls,
+    /// ``signalled(to:)`` is to be called.
+    package var unheardTicket: FlowTicket? { request?.unheardTicket }
+
+    /// Flow control has decided about the request.
+    package func signalled(to writer: inout ProcessingResponseWriter) -> Action {
+        guard state != .ended, let request else { return .proceed }
+        return perform(request.signalled(), to: &writer)
+    }
+
     /// Writes the next chunk of the request body. Called while ``hasOutgoingBody``, as fast as the
     /// data plane takes it.
     package func writeBody(to writer: inout ProcessingResponseWriter) {
@@ -161,6 +171,9 @@ package final class ExtProcSession {
     private func perform(_ step: Step, to writer: inout ProcessingResponseWriter) -> Action {
         switch step {
         case .more: return .proceed
+        case .wait:
+            state = .deciding
+            return .proceed
         case .tokenize(let question):
             state = .deciding
             return .tokenize(question)
@@ -170,6 +183,7 @@ package final class ExtProcSession {
             return .proceed
         case .reject(let error):
             state = .ended
+            outgoing = nil
             reject(error, to: &writer)
             return .end(.ok)
         }

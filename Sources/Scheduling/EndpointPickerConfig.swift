@@ -12,8 +12,12 @@ public enum EndpointPickerConfig {
     /// The defaults are upstream's: a profile without a picker has `max-score-picker`, a
     /// configuration without profiles has one called `default` with every filter, scorer and
     /// picker, one without a profile handler has `single-profile-handler`.
+    ///
+    /// `sections` reads those of the root's keys that are not about scheduling.
     public static func scheduler(
-        parsing text: String, file: String, registry: PluginRegistry
+        parsing text: String, file: String, registry: PluginRegistry,
+        sections: (inout ConfigSection, PluginReferences) throws(ConfigError) -> Void =
+            { (_, _) throws(ConfigError) in }
     ) throws(ConfigError) -> Scheduler {
         let root = try ConfigValue(parsing: text, file: file)
         return try root.section { (section) throws(ConfigError) in
@@ -31,6 +35,7 @@ public enum EndpointPickerConfig {
                 try resolver.declare(entry)
             }
             try resolver.makeAll()
+            try sections(&section, PluginReferences(resolver: resolver))
 
             var profiles: [SchedulingProfile] = []
             if let list = section.optional("schedulingProfiles") {

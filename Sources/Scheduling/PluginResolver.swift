@@ -1,4 +1,17 @@
-import Configuration
+public import Configuration
+
+/// The plugins of a configuration, for sections that refer to them.
+public struct PluginReferences {
+    let resolver: PluginResolver
+
+    /// The plugin that `reference` names: a declared one, or the one that a type's defaults make.
+    public func plugin(_ reference: ConfigValue) throws(ConfigError) -> any Plugin {
+        let name = try reference.string()
+        if let plugin = try resolver.declaredOrStandard(name) { return plugin }
+        throw reference.error(
+            "names no plugin: '\(name)'; \(suggestion(for: name, among: resolver.names))")
+    }
+}
 
 /// Makes the plugins of one configuration, those that others refer to first.
 final class PluginResolver {
@@ -21,6 +34,9 @@ final class PluginResolver {
         self.root = root
         self.registry = registry
     }
+
+    /// What a reference may name: what is declared, and every type.
+    var names: [String] { declarations.map(\.name.name) + registry.types }
 
     /// Reads one entry of `plugins`.
     func declare(_ entry: ConfigValue) throws(ConfigError) {

@@ -80,18 +80,27 @@ struct RouterAssembly {
                 let configuration = try RedisIndexBackend.Configuration(parsing: section)
                 sharing.withLock { $0 = configuration }
             })
-        let scheduler = try Self.scheduler(options, plugins)
+        plugins.registerFlowPolicies()
+        let (scheduler, admission) = try Self.scheduler(options, plugins)
         let servers = try EndpointFile.servers(parsing: options.endpoint, option: "--endpoint")
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)
+        let flow = FlowController(
+            admission.flowControl, isEnabled: admission.isFlowControlEnabled, pool: pool,
+            registry: metrics)
         router = Router(
             pool: pool, scheduler: scheduler,
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "default"),
-            configuration: configuration)
+            flow: flow, configuration: configuration)
 
         // Events and scrapes come in bursts; a loop of their own keeps them off the requests.
         let background = try EventLoop.start(name: "pool")
+        if flow.isEnabled {
+            background.execute {
+                background.schedule(every: .milliseconds(20)) { flow.tick() }
+            }
+        }
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
         _ = MetricsScraper(
@@ -119,19 +128,26 @@ struct RouterAssembly {
 
     private static func scheduler(
         _ options: RouterOptions, _ plugins: PluginRegistry
-    ) throws -> Scheduler {
+    ) throws -> (Scheduler, AdmissionConfiguration) {
+        let text: String
+        let place: String
         if let file = options.configFile {
-            let text: String
             do {
                 text = try String(contentsOfFile: file, encoding: .utf8)
             } catch {
                 throw ConfigError(file: file, line: nil, problem: "cannot be read")
             }
-            return try EndpointPickerConfig.scheduler(parsing: text, file: file, registry: plugins)
+            place = file
+        } else {
+            text = options.configText ?? (options.policy ?? .precise).configuration
+            place = options.configText == nil ? "--policy" : "--config-text"
         }
-        let text = options.configText ?? (options.policy ?? .precise).configuration
-        return try EndpointPickerConfig.scheduler(
-            parsing: text, file: options.configText == nil ? "--policy" : "--config-text",
-            registry: plugins)
+        var admission = AdmissionConfiguration()
+        let scheduler = try EndpointPickerConfig.scheduler(
+            parsing: text, file: place, registry: plugins
+        ) { (root, references) throws(ConfigError) in
+            admission = try AdmissionConfiguration(parsing: &root, plugins: references)
+        }
+        return (scheduler, admission)
     }
 }
