@@ -81,7 +81,13 @@ package final class ExtProcSession {
     /// Flow control has decided about the request.
     package func signalled(to writer: inout ProcessingResponseWriter) -> Action {
         guard state != .ended, let request else { return .proceed }
-        return perform(request.signalled(), to: &writer)
+        let step = request.signalled()
+        if state == .responding {
+            // A response has begun: it can be broken off. If it is the data plane's own, there is
+            // nobody left to route.
+            guard case .reject = step else { return .proceed }
+        }
+        return perform(step, to: &writer)
     }
 
     /// Writes the next chunk of the request body. Called while ``hasOutgoingBody``, as fast as the
