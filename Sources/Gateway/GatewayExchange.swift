@@ -28,6 +28,7 @@ final class GatewayExchange {
         session = RequestSession(
             router: router, method: exchange.head.method, path: exchange.head.path,
             headers: exchange.head.headers)
+        relay.errorShape = session.errorShape
         perform(session.begin(endOfBody: false))
     }
 
@@ -116,7 +117,8 @@ extension GatewayExchange: RelayObserver {
         case .failed(let error, _):
             let error = APIError(upstream: error)
             session.completed(.failed(error))
-            exchange.respond(error, requestID: session.requestID)
+            exchange.respond(
+                error.shaped(as: session.errorShape), requestID: session.requestID)
         }
     }
 }

@@ -20,6 +20,8 @@ public final class RequestSession {
     /// The request's body, from the step that ends it until the response starts. Copies share its
     /// storage.
     public private(set) var body: [UInt8] = []
+    /// How the client's API writes errors.
+    public let errorShape: APIError.Shape
 
     private enum State {
         case receiving
@@ -29,7 +31,8 @@ public final class RequestSession {
     }
 
     private let router: Router
-    private let kind: RequestKind
+    /// Nil if no parser takes the request.
+    private let api: RequestAPI?
     private let headers: any HeaderLookup
     private let hasRequestID: Bool
     private let contentLength: Int?
@@ -57,14 +60,15 @@ public final class RequestSession {
     ) {
         self.router = router
         self.headers = headers
-        kind = RequestKind(method: method, path: path)
+        api = router.scheduler.api(ofMethod: method, path: path)
+        errorShape = APIError.Shape(path: path)
         let given = headers.value(ofHeader: "x-request-id")
         requestID = RequestID(header: given).text
         hasRequestID = given == requestID
         startedAt = now
         contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
         let length = min(contentLength ?? 0, router.configuration.maximumBodyBytes)
-        if kind == .opaque {
+        if api == .opaque {
             scanner = nil
             body.reserveCapacity(length)
         } else {
@@ -82,6 +86,9 @@ public final class RequestSession {
     public func begin(endOfBody: Bool) -> Step {
         if let contentLength, contentLength > router.configuration.maximumBodyBytes {
             return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
+        }
+        guard api != nil else {
+            return reject(.badRequest("No parser of this router takes requests to this path."))
         }
         return endOfBody ? receivedEnd() : .more
     }
@@ -204,31 +211,35 @@ public final class RequestSession {
         var promptTokenCount = 0
         var cacheSalt: String?
         var needsTokens = false
-        if let scanner {
+        var details = RequestDetails()
+        if let scanner, let api {
             let document: JSONDocument
             do {
                 document = try scanner.finish()
             } catch {
                 throw .malformedJSON(error)
             }
-            let parsed = try ParsedRequest(document, kind: kind)
+            let parsed = try ParsedRequest(document, api: api)
             body = document.bytes
-            model = parsed.model
+            guard let name = parsed.model else { throw .noModel }
+            model = name
             try checkModel()
             metrics = router.metrics.model(model)
-            usage = UsageReader()
+            usage = UsageReader(keepsHead: api == .messages && parsed.isStreaming)
             isStreaming = parsed.isStreaming
             promptTokenCount = parsed.promptTokenCount
             cacheSalt = parsed.cacheSalt
+            details = parsed.details(api)
             switch parsed.prompt {
             case .tokens(let ids): tokens = ids
-            case .text: needsTokens = router.scheduler.needsTokens
+            case .text: needsTokens = router.scheduler.needsTokens && api.renderPath != nil
             case .none: break
             }
         }
         request = SchedulingRequest(
             id: requestID, model: model, headers: headers, tokens: tokens,
             promptTokenCount: promptTokenCount, cacheSalt: cacheSalt)
+        request?.details = details
         metrics?.started(bodyBytes: receivedBytes)
         guard needsTokens, let question = tokenizeRequest() else { return decide() }
         state = .tokenizing
@@ -246,9 +257,9 @@ public final class RequestSession {
         let engines = router.pool.snapshot.members.filter(\.isHealthy)
             .sorted { $0.inFlightCount < $1.inFlightCount }
             .prefix(3).map(\.endpoint.server.address)
-        guard !engines.isEmpty else { return nil }
+        guard !engines.isEmpty, let path = api?.renderPath else { return nil }
         return TokenizeRequest(
-            engines: Array(engines), path: kind.renderPath, body: body,
+            engines: Array(engines), path: path, body: body,
             timeout: router.configuration.tokenizeTimeout,
             maximumResponseBytes: 16 * receivedBytes + 65536)
     }
@@ -327,7 +338,7 @@ public final class RequestSession {
     private func reject(_ error: APIError) -> Step {
         state = .ended
         (metrics ?? router.metrics.model(model)).error(error.status)
-        return .reject(error)
+        return .reject(error.shaped(as: errorShape))
     }
 
     // MARK: - Requests in flight

@@ -9,7 +9,8 @@ public enum EndpointPickerConfig {
 
     /// Makes the scheduler that `text`, in YAML or JSON, describes. `file` is for error messages.
     ///
-    /// The defaults are upstream's: a profile without a picker has `max-score-picker`, a
+    /// The defaults are upstream's: requests are read by `openai-parser`, `anthropic-parser`,
+    /// `vllmhttp-parser` and `passthrough-parser`, a profile without a picker has `max-score-picker`, a
     /// configuration without profiles has one called `default` with every filter, scorer and
     /// picker, one without a profile handler has `single-profile-handler`.
     public static func scheduler(
@@ -49,7 +50,9 @@ public enum EndpointPickerConfig {
             if let problem = handler.problem(withProfiles: profiles.map(\.name)) {
                 throw section.error("is inconsistent: \(handler.name.name) \(problem)")
             }
-            return Scheduler(handler: handler, profiles: profiles, plugins: resolver.plugins)
+            let parsers = try requestParsers(of: resolver, section: &section)
+            return Scheduler(
+                handler: handler, profiles: profiles, plugins: resolver.plugins, parsers: parsers)
         }
     }
 
@@ -86,6 +89,35 @@ public enum EndpointPickerConfig {
             _ = parts.add(plugin, weight: 1)
         }
         return try parts.profile(name: "default", resolver: resolver, section: section)
+    }
+
+    /// The parsers that `requestHandler` names, else all of the standard ones.
+    private static func requestParsers(
+        of resolver: PluginResolver, section: inout ConfigSection
+    ) throws(ConfigError) -> [any RequestParser] {
+        guard let handler = section.optional("requestHandler") else {
+            var parsers: [any RequestParser] = []
+            for type in ["openai", "anthropic", "vllmhttp", "passthrough"] {
+                let parser = try resolver.declaredOrStandard("\(type)-parser")
+                if let parser = parser as? any RequestParser { parsers.append(parser) }
+            }
+            return parsers
+        }
+        return try handler.section { (section) throws(ConfigError) in
+            let list = try section.required("parsers")
+            var parsers: [any RequestParser] = []
+            for reference in try list.list() {
+                let name = try reference.section { (section) throws(ConfigError) in
+                    try section.required("pluginRef")
+                }
+                guard let parser = try resolver.declared(name) as? any RequestParser else {
+                    throw name.error("names a plugin that is no parser")
+                }
+                parsers.append(parser)
+            }
+            guard !parsers.isEmpty else { throw list.error("must name a parser") }
+            return parsers
+        }
     }
 
     private static func profileHandler(

@@ -7,19 +7,28 @@ public final class Scheduler: Sendable {
     /// Whether a producer needs the token ids of prompts.
     public let needsTokens: Bool
 
+    private let parsers: RequestParsers
     private let handler: any ProfileHandler
     private let producers: [any DataProducer]
     private let preRequests: [any PreRequest]
 
-    /// Puts plugins together; `plugins` are all of the configuration, in their order.
+    /// Puts plugins together; `plugins` are all of the configuration, in their order, `parsers`
+    /// those that read requests, in theirs.
     public init(
-        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin]
+        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin],
+        parsers: [any RequestParser] = []
     ) {
         self.handler = handler
+        self.parsers = RequestParsers(parsers)
         self.profiles = profiles
         producers = plugins.compactMap { $0 as? any DataProducer }
         preRequests = plugins.compactMap { $0 as? any PreRequest }
         needsTokens = producers.contains { $0.needsTokens }
+    }
+
+    /// What a request is to be read as; nil if no parser takes it. `path` has no query.
+    public func api(ofMethod method: String, path: some StringProtocol) -> RequestAPI? {
+        method == "POST" ? parsers.api(ofPath: path) : .opaque
     }
 
     /// Runs the producers and the profile handler. The caller has set `context` and `eligible`.

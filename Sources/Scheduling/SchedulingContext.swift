@@ -16,6 +16,10 @@ public struct SchedulingRequest {
     public var promptTokenCount: Int
     /// What else tells prompts apart in the prefix cache (`cache_salt`).
     public var cacheSalt: String?
+    /// Who is served first, by the request's objective; what is below 0 may be shed.
+    public var priority = 0
+    /// What the body says beside the prompt.
+    public var details = RequestDetails()
 
     /// Makes a request.
     public init(

@@ -23,6 +23,10 @@ extension PluginRegistry {
         registry.register(DisaggProfileHandler.self)
         registry.register(PrefixBasedPDDecider.self)
         registry.register(AlwaysDisaggPDDecider.self)
+        registry.register(OpenAIParser.self)
+        registry.register(AnthropicParser.self)
+        registry.register(VLLMHTTPParser.self)
+        registry.register(PassthroughParser.self)
         return registry
     }
 }

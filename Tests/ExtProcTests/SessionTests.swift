@@ -53,7 +53,7 @@ import Testing
     @Test func anEmptyBodyIsOneChunk() throws {
         let conversation = Conversation(try Fixture())
         var head = completion
-        head[1].1 = "/v1/embeddings"
+        head[1].1 = "/v1/audio/speech"
         try conversation.send(Request.requestHeaders(head))
         let responses = try conversation.send(Request.requestBody([], end: true))
         #expect(responses.count == 2)
