@@ -33,6 +33,8 @@ public final class RequestSession {
     private let router: Router
     /// Nil if no parser takes the request.
     private let api: RequestAPI?
+    /// Whether the client wants to know which models there are.
+    private let wantsModels: Bool
     private let headers: any HeaderLookup
     private let hasRequestID: Bool
     private let contentLength: Int?
@@ -49,6 +51,7 @@ public final class RequestSession {
     private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
     private var usage: UsageReader?
+    private var responseModel: ResponseModelRewriter?
     private var isStreaming = false
     private var status: Int?
     private var firstByteAt: MonotonicTime?
@@ -61,6 +64,7 @@ public final class RequestSession {
         self.router = router
         self.headers = headers
         api = router.scheduler.api(ofMethod: method, path: path)
+        wantsModels = method == "GET" && path.hasSuffix("/v1/models")
         errorShape = APIError.Shape(path: path)
         let given = headers.value(ofHeader: "x-request-id")
         requestID = RequestID(header: given).text
@@ -177,6 +181,24 @@ public final class RequestSession {
         usage?.append(bytes)
     }
 
+    /// Whether the response's body must go through ``rewriteResponse(_:emit:)``, which changes its
+    /// length. Does not change any more once the request is routed.
+    public var rewritesResponse: Bool { responseModel != nil }
+
+    /// Gives the model in a piece of the response's body the name that the client asked for. Hands
+    /// the bytes to `emit`, in any number of pieces that are valid during the call; a few may be
+    /// held back until the next piece, or ``finishResponse(emit:)``.
+    public func rewriteResponse(
+        _ bytes: UnsafeRawBufferPointer, emit: (UnsafeRawBufferPointer) -> Void
+    ) {
+        if responseModel?.rewrite(bytes, emit: emit) == nil { emit(bytes) }
+    }
+
+    /// Hands over what is held back of a response whose body is complete.
+    public func finishResponse(emit: (UnsafeRawBufferPointer) -> Void) {
+        responseModel?.finish(emit: emit)
+    }
+
     /// The request is over. Only the first call counts.
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
@@ -207,6 +229,12 @@ public final class RequestSession {
     // MARK: - Steps
 
     private func parsed() throws(APIError) -> Step {
+        if wantsModels, let list = router.modelList() {
+            state = .ended
+            return .answer(list)
+        }
+        let traffic = router.trafficClass(headers)
+        var targetModel: String?
         var tokens: [UInt32] = []
         var promptTokenCount = 0
         var cacheSalt: String?
@@ -220,16 +248,16 @@ public final class RequestSession {
                 throw .malformedJSON(error)
             }
             let parsed = try ParsedRequest(document, api: api)
-            body = document.bytes
-            guard let name = parsed.model else { throw .noModel }
-            model = name
-            try checkModel()
-            metrics = router.metrics.model(model)
+            let choice = try router.chooseModel(asked: parsed.model, headers: headers)
+            take(choice, of: document, asked: parsed.model)
+            targetModel = choice.target
+            metrics = router.metrics.model(model, target: choice.target, traffic: traffic)
             usage = UsageReader(keepsHead: api == .messages && parsed.isStreaming)
             isStreaming = parsed.isStreaming
             promptTokenCount = parsed.promptTokenCount
             cacheSalt = parsed.cacheSalt
             details = parsed.details(api)
+            details.baseModel = choice.base
             switch parsed.prompt {
             case .tokens(let ids): tokens = ids
             case .text: needsTokens = router.scheduler.needsTokens && api.renderPath != nil
@@ -237,19 +265,28 @@ public final class RequestSession {
             }
         }
         request = SchedulingRequest(
-            id: requestID, model: model, headers: headers, tokens: tokens,
-            promptTokenCount: promptTokenCount, cacheSalt: cacheSalt)
+            id: requestID, model: model, targetModel: targetModel, headers: headers,
+            tokens: tokens, promptTokenCount: promptTokenCount, cacheSalt: cacheSalt)
         request?.details = details
+        request?.priority = traffic.priority
         metrics?.started(bodyBytes: receivedBytes)
         guard needsTokens, let question = tokenizeRequest() else { return decide() }
         state = .tokenizing
         return .tokenize(question)
     }
 
-    private func checkModel() throws(APIError) {
-        let configured = router.configuration.models
-        let known = configured.isEmpty ? router.pool.snapshot.models : configured
-        if let known, !known.contains(model) { throw .unknownModel(model, known: known) }
+    /// Keeps the body, in which the engine's name of the model stands from here on.
+    private func take(_ choice: ModelChoice, of document: JSONDocument, asked: String?) {
+        model = choice.model
+        body = document.bytes
+        guard choice.target != asked else { return }
+        // Fails for what is no object; such a body has no model, and was refused.
+        if var edit = try? JSONEdit(document) {
+            edit.set("model", to: .string(choice.target))
+            body = edit.apply()
+        }
+        guard choice.target != model else { return }
+        responseModel = ResponseModelRewriter(from: choice.target, to: model)
     }
 
     /// Asks the healthy engines with the fewest requests; nil if there is none.
@@ -269,8 +306,10 @@ public final class RequestSession {
         let began = MonotonicTime.now
         do {
             let decision = try router.withDesk { (desk) throws(APIError) in
+                let serving = desk.snapshot.endpointIDs(serving: request.targetModel)
                 desk.lay(request, at: began) { member in
                     !failed.contains(member.endpoint.id)
+                        && (serving?.contains(member.endpoint.id) ?? true)
                         && (subset?.contains(member.endpoint.server.address) ?? true)
                 }
                 defer { desk.clear() }
@@ -298,6 +337,10 @@ public final class RequestSession {
         }
         var headers = router.scheduler.prepare(result, in: cycle.context)
         if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
+        // What is compressed cannot be looked into.
+        if rewritesResponse, self.headers.value(ofHeader: "accept-encoding") != nil {
+            headers.append(.set(name: "accept-encoding", value: "identity"))
+        }
 
         let members = snapshot.members
         let picks = result.primary.map { members[$0.index] }

@@ -31,7 +31,10 @@ struct RouterOptions: ParsableArguments {
                 + "[,replay=E]; may be given again.", valueName: "server"))
     var endpoint: [String] = []
 
-    @Option(help: "A file that lists the model servers; it is read again when it changes.")
+    @Option(
+        help: ArgumentHelp(
+            "A file of model servers, objectives and model rewrites; it is read again when it "
+                + "changes."))
     var endpointsFile: String?
 
     @Option(help: "The models that may be asked for, comma-separated; default: what servers list.")
@@ -107,7 +110,8 @@ struct RouterAssembly {
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
         }
         if let file = options.endpointsFile {
-            pool.update(try EndpointFile.servers(at: file))
+            let contents = try EndpointFile.contents(at: file)
+            pool.update(contents.servers, rules: contents.rules)
             background.execute { [pool] in
                 EndpointFileWatcher(path: file, pool: pool, logger: Logger(label: "discovery"))
                     .start(on: background)

@@ -100,7 +100,8 @@ final class RequestProbe: DataProducer {
             #"[{"role":"user","content":[{"type":"image","source":{}},"#
             + #"{"type":"tool_result","content":[{"type":"image"}]}]}]"#
         try read(
-            #"{"model":"m","system":"abcdef","messages":\#(messages),"max_tokens":5,"stream":true}"#,
+            #"{"model":"m","system":"abcdef","messages":\#(messages),"max_tokens":5,"#
+                + #""stream":true}"#,
             path: "/v1/messages"
         ) { probe, details in
             #expect(details.api == .messages)
