@@ -2,17 +2,6 @@ import Core
 import Scan
 import Scheduling
 
-extension RequestAPI {
-    /// Where engines show the token ids of such a request; nil if they do not.
-    var renderPath: String? {
-        switch self {
-        case .completions: "/v1/completions/render"
-        case .chat: "/v1/chat/completions/render"
-        default: nil
-        }
-    }
-}
-
 /// What the router needs to know of a request's body.
 struct ParsedRequest {
     /// The prompt whose prefix may be cached.

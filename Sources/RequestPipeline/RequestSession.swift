@@ -238,7 +238,7 @@ public final class RequestSession {
         var tokens: [UInt32] = []
         var promptTokenCount = 0
         var cacheSalt: String?
-        var needsTokens = false
+        var renderBody: [UInt8]?
         var details = RequestDetails()
         if let scanner, let api {
             let document: JSONDocument
@@ -260,7 +260,9 @@ public final class RequestSession {
             details.baseModel = choice.base
             switch parsed.prompt {
             case .tokens(let ids): tokens = ids
-            case .text: needsTokens = router.scheduler.needsTokens && api.renderPath != nil
+            case .text where router.scheduler.needsTokens && api.renderPath != nil:
+                renderBody = api.renderBody(document, body: body, model: choice.target)
+            case .text: break
             case .none: break
             }
         }
@@ -270,7 +272,7 @@ public final class RequestSession {
         request?.details = details
         request?.priority = traffic.priority
         metrics?.started(bodyBytes: receivedBytes)
-        guard needsTokens, let question = tokenizeRequest() else { return decide() }
+        guard let renderBody, let question = tokenizeRequest(renderBody) else { return decide() }
         state = .tokenizing
         return .tokenize(question)
     }
@@ -290,7 +292,7 @@ public final class RequestSession {
     }
 
     /// Asks the healthy engines with the fewest requests; nil if there is none.
-    private func tokenizeRequest() -> TokenizeRequest? {
+    private func tokenizeRequest(_ body: [UInt8]) -> TokenizeRequest? {
         let engines = router.pool.snapshot.members.filter(\.isHealthy)
             .sorted { $0.inFlightCount < $1.inFlightCount }
             .prefix(3).map(\.endpoint.server.address)

@@ -118,6 +118,21 @@ func rewrite(
         #expect(target(fixture, "public") == "public")
     }
 
+    /// An engine that is asked for tokens knows the target alone.
+    @Test(arguments: ["/v1/chat/completions", "/v1/messages"])
+    func tokensAreAskedForUnderTheTargetsName(path: String) throws {
+        let fixture = try Fixture()
+        fixture.pool.setRules(
+            TrafficRules(rewrites: [rewrite("r", (["old"], [("new", nil)]))]))
+        let (session, step) = fixture.step(
+            #"{"model":"old","messages":[{"role":"user","content":"a"}]}"#, path: path)
+        let question = try #require(step.question)
+        #expect(
+            String(decoding: question.body, as: UTF8.self)
+                == #"{"model":"new","messages":[{"role":"user","content":"a"}]}"#)
+        session.completed(.clientGone)
+    }
+
     // MARK: - Weights
 
     private static let weights: [[Int?]] = [

@@ -177,11 +177,59 @@ final class RequestProbe: DataProducer {
         #expect(other.body.hasPrefix(#"{"error":{"message":"#))
     }
 
-    /// Engines show the tokens of completions and chats alone.
-    @Test(arguments: ["/v1/responses", "/v1/messages", "/v1/embeddings"])
-    func whatEnginesDoNotRenderGoesWithoutTokens(path: String) throws {
-        let (session, step) = try Fixture().step(
-            #"{"model":"m","input":"x","messages":[]}"#, path: path)
+    // MARK: - Tokens
+
+    /// Engines show the tokens of chats, and messages and responses are chats.
+    @Test(arguments: [
+        (
+            "/v1/messages", #"{"model":"m","messages":[{"role":"user","content":"a\n"}]}"#,
+            #"[{"role":"user","content":"a\n"}]"#
+        ),
+        (
+            "/v1/messages",
+            #"{"model":"m","system":[{"type":"text","text":"s"}],"tools":[],"messages":["#
+                + #"{"role":"user","content":[{"type":"text","text":"a","cache_control":{}}]},"#
+                + #"{"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#,
+            #"[{"role":"system","content":"s"},{"role":"user","content":"a"},"#
+                + #"{"role":"assistant","content":"b"},{"role":"user","content":"c"}]"#
+        ),
+        (
+            "/v1/responses", #"{"model":"m","input":"a","instructions":"s","tools":null}"#,
+            #"[{"role":"system","content":"s"},{"role":"user","content":"a"}]"#
+        ),
+        (
+            "/v1/responses",
+            #"{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"a"}]}]}"#,
+            #"[{"role":"user","content":"a"}]"#
+        ),
+    ])
+    func asksForTheTokensOfTheChat(path: String, body: String, messages: String) throws {
+        let fixture = try Fixture()
+        let (session, step) = fixture.step(body, path: path)
+        let question = try #require(step.question)
+        #expect(question.path == "/v1/chat/completions/render")
+        #expect(
+            String(decoding: question.body, as: UTF8.self)
+                == #"{"model":"m","messages":\#(messages)}"#)
+        #expect(session.body == Array(body.utf8))
+        #expect(session.tokenized(.success(Array(0..<64))).decision?.prefill != nil)
+        session.completed(.finished)
+    }
+
+    @Test(arguments: [
+        ("/v1/messages", #""messages":[{"role":"user","content":[{"type":"image"}]}]"#),
+        ("/v1/messages", #""messages":[{"role":"user","content":"a"}],"tools":[{}]"#),
+        ("/v1/messages", #""messages":[{"role":"user","content":"a"}],"system":[{}]"#),
+        (
+            "/v1/messages",
+            #""messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text"}]}]"#
+        ),
+        ("/v1/messages", #""messages":[]"#), ("/v1/messages", #""messages":[{"content":"a"}]"#),
+        ("/v1/responses", #""input":"a","previous_response_id":"r""#),
+        ("/v1/responses", #""input":[{"type":"reasoning"}]"#), ("/v1/embeddings", #""input":"a""#),
+    ])
+    func whatIsNoPlainChatGoesWithoutTokens(path: String, fields: String) throws {
+        let (session, step) = try Fixture().step(#"{"model":"m",\#(fields)}"#, path: path)
         #expect(step.decision != nil)
         session.completed(.finished)
     }
