@@ -20,7 +20,8 @@ public struct LocalResponse: Sendable {
 
 extension Router {
     /// The answer to `GET /v1/models`: every model that an engine lists or a rewrite stands for,
-    /// in the shape that vLLM gives it. Nil while no engine has listed its models.
+    /// in the shape that vLLM gives it, and in its order: models, then adapters; then what rewrites
+    /// stand for. Nil while no engine has listed its models.
     func modelList() -> LocalResponse? {
         let snapshot = withDesk { $0.snapshot }
         var models = snapshot.servedModels
@@ -28,12 +29,14 @@ extension Router {
         if !configuration.models.isEmpty {
             models.removeAll { !configuration.models.contains($0.id) }
         }
+        models.sort { ($0.parent == nil ? 0 : 1, $0.id) < ($1.parent == nil ? 0 : 1, $1.id) }
+        var aliases: [ServedModel] = []
         for rule in snapshot.rules.rewrites.flatMap(\.rules) {
-            for name in rule.models where !models.contains(where: { $0.id == name }) {
+            for name in rule.models where !(models + aliases).contains(where: { $0.id == name }) {
                 // What holds for the model that stands behind it, mostly, holds for the alias.
                 var model = snapshot.model(rule.targets[0].model) ?? ServedModel(id: name)
                 model.id = name
-                models.append(model)
+                aliases.append(model)
             }
         }
         let created = Int(time(nil))
@@ -42,7 +45,7 @@ extension Router {
         json.member("object", "list")
         json.key("data")
         json.beginArray()
-        for model in models.sorted(by: { $0.id < $1.id }) {
+        for model in models + aliases.sorted(by: { $0.id < $1.id }) {
             json.beginObject()
             json.member("id", model.id)
             json.member("object", "model")

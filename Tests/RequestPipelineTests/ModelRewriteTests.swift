@@ -309,9 +309,9 @@ func rewrite(
         }
         let models = [
             model("a", "llmd", #""root":"a","parent":null,"max_model_len":null"#),
-            model("alias", "llmd", #""root":"/adapters/lora","parent":"b","max_model_len":null"#),
             model("b", "vllm", #""root":"b","parent":null,"max_model_len":4096"#),
             model("lora", "llmd", #""root":"/adapters/lora","parent":"b","max_model_len":null"#),
+            model("alias", "llmd", #""root":"/adapters/lora","parent":"b","max_model_len":null"#),
         ]
         #expect(
             response.body == #"{"object":"list","data":[\#(models.joined(separator: ","))]}"#)

@@ -135,7 +135,7 @@ def names(front):
 
 
 def test_one_list_of_models(front):
-    assert names(front) == ["base", MODEL, "reviews", "reviews-v1", "reviews-v2"]
+    assert names(front) == [MODEL, "reviews-v1", "reviews-v2", "base", "reviews"]
 
 
 def test_answers_name_the_model_that_was_asked_for(front):
