@@ -29,7 +29,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     }
 
     /// Where others connect to, with the real port.
-    public var address: SocketAddress { server.address }
+    public private(set) var address: SocketAddress
 
     private let configuration: Configuration
     private let node: ReplicaNode
@@ -38,7 +38,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     private let metrics: ReplicaMetrics
     private let logger: Logger
     private let client: HTTPClient
-    private var server: HTTPServer!
+    private var server: HTTPServer?
     private var streams: [Int: any ReplicaStream] = [:]
     private var peers: [SocketAddress: Peer] = [:]
     private var lastConnection = 0
@@ -72,6 +72,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     ) throws {
         loop.preconditionInLoop()
         self.configuration = configuration
+        address = configuration.listen
         self.loop = loop
         self.replica = replica
         self.metrics = metrics
@@ -90,9 +91,11 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         serverConfiguration.idleTimeout = .zero
         serverConfiguration.maximumConnections = 2 * configuration.maximumFollowerCount
         serverConfiguration.http2MaximumStreams = 4
-        server = try HTTPServer.listen(
+        let server = try HTTPServer.listen(
             on: loop, at: configuration.listen, configuration: serverConfiguration
         ) { [weak self] in self?.accept($0) }
+        self.server = server
+        address = server.address
         timer = loop.schedule(every: configuration.heartbeat / 4) { [weak self] in self?.tick() }
         switch configuration.peers {
         case .addresses(let addresses): setPeers(addresses)
@@ -108,7 +111,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         for stream in streams.values { stream.close(.connection("the router stops")) }
         streams = [:]
         client.shutdown()
-        server.close()
+        server?.close()
     }
 
     /// The pool. Endpoints that are new take over what other routers know.
