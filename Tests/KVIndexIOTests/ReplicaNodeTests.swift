@@ -158,6 +158,26 @@ import Testing
         #expect(newcomer.held("e") == expected)
     }
 
+    @Test func whatIsOnItsWayWhenEventsBeginIsNotLost() {
+        let teller = source(1, blocks(0..<10))
+        let newcomer = follower(2)
+        let link = ReplicaLink(1, from: newcomer, to: teller, now: start)
+        settle([link], at: start)
+        #expect(newcomer.node.isAgreed)
+        // Before this router's subscription.
+        teller.event(.stored(blocks(10..<11)[0]), at: "e", now: start)
+        for router in [teller, newcomer] {
+            router.event(.stored(blocks(11..<12)[0]), at: "e", now: start)
+        }
+        #expect(!newcomer.node.isOffered("e"))
+        settle([link], at: start)
+        #expect(newcomer.node.isOffered("e"))
+        #expect(newcomer.held("e") == Set(blocks(0..<12)))
+        #expect(newcomer.countsOnce("e"))
+        // By what was missing alone.
+        #expect(teller.node.counters.snapshotsTold == 1)
+    }
+
     @Test func whoFollowsIsNotFollowed() {
         let teller = source(1, blocks(0..<10))
         let (second, third) = (follower(2), follower(3))
