@@ -92,4 +92,17 @@ import Testing
         _ = try scheduler.schedule(&short)
         #expect(short.context.prefixMatch(by: "precise-prefix-cache-producer") == nil)
     }
+
+    @Test(arguments: [
+        ("{replicaConfig: {}, redisConfig: {}}", "cannot stand beside redisConfig"),
+        ("{replicaConfig: {}, valkeyConfig: {}}", "cannot stand beside redisConfig"),
+        ("{replicaConfig: {}}", "is not possible here"),
+    ])
+    func anIndexIsSharedInOneWayAndWhereItCanBe(_ section: String, _ part: String) {
+        #expect {
+            try make("{indexerConfig: {kvBlockIndexConfig: \(section)}}")
+        } throws: { error in
+            "\(error)".contains(part)
+        }
+    }
 }
