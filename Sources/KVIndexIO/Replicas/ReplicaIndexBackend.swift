@@ -11,6 +11,9 @@ import Telemetry
 /// is the transport's. Routing never waits for it.
 ///
 /// Lives on its event loop, which should not carry requests.
+///
+/// Unchecked: everything is touched on that loop only; what crosses threads is the reference that
+/// the server's and the resolver's closures hold.
 public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     // Proof for the annotation: everything is touched on the loop alone.
 
