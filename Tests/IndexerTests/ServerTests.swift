@@ -79,24 +79,17 @@ private let render = #"[{"token_ids":[1,2,3,4,5,6,7,8,9,10,11,12]}]"#
         #expect(await alone.failure("x", model: "m")?.code == 14)
         await alone.stop()
 
-        // A port that was free a moment ago.
-        let group = try EventLoopGroup(count: 1, name: "gone")
-        let gone = try LoopbackServer(on: group)
-        await gone.stop()
-        let stage = try Stage { $0.tokenizer = gone.address }
+        let stage = try Stage { $0.tokenizer = .ownLoopback(port: 1) }
         let thrown = await stage.failure("x", model: "m")
         #expect(thrown?.code == 14)
         #expect(thrown?.message.contains("connect") == true, "\(thrown?.message ?? "")")
         await stage.stop()
-        group.shutdown()
     }
 
     @Test func anEngineThatIsGoneIsPassedOver() async throws {
         let stage = try Stage()
-        let gone = try LoopbackServer(on: stage.group)
-        await gone.stop()
         stage.pool.update([
-            ModelServer(name: "gone", address: gone.address),
+            ModelServer(name: "gone", address: .ownLoopback(port: 1)),
             ModelServer(name: "there", address: stage.engine.address),
         ])
         for _ in 0..<2 {

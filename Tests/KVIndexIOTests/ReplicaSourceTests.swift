@@ -16,7 +16,7 @@ import Testing
         _ configure: (inout ReplicaIndexBackend.Configuration) -> Void = { _ in }
     ) async throws -> SocketAddress {
         var configuration = ReplicaIndexBackend.Configuration(
-            listen: SocketAddress(host: "127.0.0.1", port: 0), peers: .addresses(peers))
+            listen: .ownLoopback(), peers: .addresses(peers))
         configuration.reconnectDelay = .milliseconds(5)...(.milliseconds(50))
         configuration.heartbeat = .milliseconds(50)
         // Nobody else knew the engines.
@@ -41,11 +41,12 @@ import Testing
     }
 
     /// A router whose engine `a` holds the first blocks of the prompt.
-    private func source(_ blockCount: Int, of events: String, _ engines: Stack) async throws -> (
-        Stack, SocketAddress
-    ) {
+    private func source(
+        _ blockCount: Int, of events: String, _ engines: Stack,
+        _ configure: (inout ReplicaIndexBackend.Configuration) -> Void = { _ in }
+    ) async throws -> (Stack, SocketAddress) {
         let stack = try Stack()
-        let address = try await share(stack)
+        let address = try await share(stack, configure)
         stack.source.update([server("a", events: events)])
         try await eventually {
             try await engines.publish(
@@ -119,7 +120,7 @@ import Testing
         let (second, secondAddress) = try await source(2, of: events, engines)
         let follower = try Stack()
         // An address where nobody is does no harm.
-        let nobody = SocketAddress(host: "127.0.0.1", port: 1)
+        let nobody = SocketAddress.ownLoopback(port: 1)
         _ = try await share(follower, with: [firstAddress, secondAddress, nobody])
         follower.source.update([server("a", events: nil)])
         try await eventually { metric("followed_peers", of: follower) == 2 }
@@ -137,7 +138,10 @@ import Testing
         let events = ipcEndpoint()
         let engines = try Stack()
         try await engines.startEngine("a", at: events)
-        let (first, address) = try await source(2, of: events, engines)
+        // What the name stands for.
+        let (first, address) = try await source(2, of: events, engines) {
+            $0.listen = SocketAddress(host: "127.0.0.1", port: 0)
+        }
         let second = try Stack()
         let own = try await share(second) {
             $0.peers = .service(SocketAddress(host: "localhost", port: address.port))

@@ -24,7 +24,7 @@ final class UpstreamRouter: @unchecked Sendable {
         _ configure: (inout UpstreamIndexBackend.Configuration) -> Void = { _ in }
     ) async throws {
         var connection = RedisConfiguration(
-            remote: .tcp(SocketAddress(host: "127.0.0.1", port: redis.port)))
+            remote: .tcp(redis.address))
         connection.reconnectDelay = .milliseconds(5)...(.milliseconds(50))
         connection.connectTimeout = .seconds(1)
         connection.commandTimeout = .seconds(1)

@@ -46,7 +46,7 @@ final class Harness: @unchecked Sendable {
         _ server: RedisServer, _ configure: (inout RedisConfiguration) -> Void = { _ in }
     ) async throws {
         var configuration = RedisConfiguration(
-            remote: .tcp(SocketAddress(host: "127.0.0.1", port: server.port)))
+            remote: .tcp(server.address))
         // A machine under load is not what these tests are about.
         configuration.connectTimeout = .seconds(20)
         configuration.commandTimeout = .seconds(20)

@@ -73,14 +73,15 @@ import Testing
     @Test func encryptsAndChecksTheServer() async throws {
         let folder = URL(filePath: #filePath).deletingLastPathComponent()
             .appending(path: "../NetTests/Fixtures").path
-        let port = try RedisServer.freePort()
+        // The certificate names one address; the port is below those that connections get.
+        let address = SocketAddress(host: "127.0.0.1", port: .random(in: 20_000..<32_000))
         let redis = try RedisServer([
+            "--bind", address.host, "--port", "0", "--tls-port", "\(address.port)",
             "--tls-cert-file", folder + "/server.pem", "--tls-key-file", folder + "/server.key",
             "--tls-ca-cert-file", folder + "/ca.pem", "--tls-auth-clients", "no",
-            "--tls-port", "\(port)",
         ])
         let trusting = try await Harness(redis) {
-            $0.remote = .tcp(SocketAddress(host: "127.0.0.1", port: port))
+            $0.remote = .tcp(address)
             $0.tls = .ca(file: folder + "/ca.pem")
         }
         try await trusting.ready()
@@ -91,7 +92,7 @@ import Testing
         try await trusting.finish()
 
         let distrusting = try await Harness(redis) {
-            $0.remote = .tcp(SocketAddress(host: "127.0.0.1", port: port))
+            $0.remote = .tcp(address)
             $0.tls = .system
         }
         let state = try await distrusting.next { if case .waiting = $0 { true } else { false } }
@@ -165,7 +166,7 @@ import Testing
         let client = try await Harness(redis)
         try await client.ready()
         #expect(
-            try await client.send([["REPLICAOF", "127.0.0.1", "\(primary.port)"]])
+            try await client.send([["REPLICAOF", primary.address.host, "\(primary.address.port)"]])
                 == [.text("OK")])
         #expect(try await client.send([["SET", "a", "1"]]) == [.error(.readOnly)])
         try await client.finish()
@@ -181,10 +182,7 @@ import Testing
         #expect(try await client.send([["SET", "a", "1"]]) == [.error(.outOfMemory)])
         try await client.finish()
 
-        // The default port of the bus, 10000 above the other, may not exist.
-        let cluster = try RedisServer([
-            "--cluster-enabled", "yes", "--cluster-port", "\(try RedisServer.freePort())",
-        ])
+        let cluster = try RedisServer(["--cluster-enabled", "yes"])
         let other = try await Harness(cluster)
         try await other.ready()
         #expect(try await other.send([["GET", "a"]]) == [.error(.cluster)])

@@ -9,11 +9,11 @@ package final class LoopbackServer: Sendable {
     private let server: HTTPServer
     private let requests: Inbox<LoopbackRequest>
 
-    /// Starts to listen on a free port. With `streams` a request is handed over with its head,
+    /// Starts to listen on an address of its own. With `streams` a request is handed over with its head,
     /// its body unread; otherwise when it is complete.
     package init(on group: EventLoopGroup, streams: Bool = false) throws {
         let requests = Inbox<LoopbackRequest>()
-        server = try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: 0)) {
+        server = try HTTPServer.listen(on: group, at: .ownLoopback()) {
             let request = LoopbackRequest($0, inbox: requests, streams: streams)
             if streams {
                 $0.pauseReading()

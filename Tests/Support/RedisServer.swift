@@ -1,13 +1,13 @@
+package import Core
 import Foundation
-import Synchronization
 
-/// A redis-server of a test's own, on a free port of 127.0.0.1 and on a Unix socket. Nothing is
-/// kept on disk: a server that was killed comes back empty.
+/// A redis-server of a test's own, on a loopback address and on a Unix socket. Nothing is kept on
+/// disk: a server that was killed comes back empty.
 ///
 /// Unchecked: a test uses it from one task at a time.
 package final class RedisServer: @unchecked Sendable {
-    /// The port, the same after a restart.
-    package let port: UInt16
+    /// Where it listens, the same after a restart.
+    package let address = SocketAddress.ownLoopback(port: 6379)
     /// The path of the Unix socket.
     package var socketPath: String { folder.appending(path: "s").path }
 
@@ -18,7 +18,6 @@ package final class RedisServer: @unchecked Sendable {
     /// Starts a server; it may not listen yet.
     package init(_ arguments: [String] = []) throws {
         self.arguments = arguments
-        port = try Self.freePort()
         folder = FileManager.default.temporaryDirectory
             .appending(path: "llmd-redis-\(UInt64.random(in: 0 ... .max))")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -34,8 +33,9 @@ package final class RedisServer: @unchecked Sendable {
     package func start() throws {
         let words =
             [
-                "redis-server", "--port", "\(port)", "--bind", "127.0.0.1", "--unixsocket",
-                socketPath, "--dir", folder.path, "--save", "", "--appendonly", "no",
+                "redis-server", "--port", "\(address.port)", "--bind", address.host,
+                "--unixsocket", socketPath, "--dir", folder.path, "--save", "", "--appendonly",
+                "no",
                 "--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes",
             ] + arguments
         // Not Foundation's Process: started from several threads at once it overruns its own
@@ -49,6 +49,10 @@ package final class RedisServer: @unchecked Sendable {
         }
         for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] {
             posix_spawn_file_actions_addopen(&actions, descriptor, "/dev/null", O_RDWR, 0)
+        }
+        // What other tests have open would stay open as long as this server runs.
+        for descriptor in STDERR_FILENO + 1..<1024 {
+            posix_spawn_file_actions_addclose(&actions, descriptor)
         }
         var pid: pid_t = 0
         let result = posix_spawnp(&pid, "redis-server", &actions, nil, &pointers, nil)
@@ -79,29 +83,5 @@ package final class RedisServer: @unchecked Sendable {
         guard let pid else { return 0 }
         let text = try String(contentsOfFile: "/proc/\(pid)/schedstat", encoding: .utf8)
         return text.split(separator: " ").first.flatMap { UInt64($0) } ?? 0
-    }
-
-    private static let portsTaken = Atomic(Int.random(in: 0..<12_000))
-
-    /// A port that nobody listens on now. No two calls give the same one, and it is below those
-    /// that connections get: a server finds it free when it starts, and when it starts again.
-    package static func freePort() throws -> UInt16 {
-        for _ in 0..<100 {
-            let number = portsTaken.wrappingAdd(1, ordering: .relaxed).newValue
-            let port = UInt16(20_000 + number % 12_000)
-            let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-            defer { close(fd) }
-            var address = sockaddr_in()
-            address.sin_family = sa_family_t(AF_INET)
-            address.sin_port = port.bigEndian
-            address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
-            let isFree = withUnsafeBytes(of: &address) { bytes in
-                bind(
-                    fd, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress,
-                    socklen_t(bytes.count)) == 0
-            }
-            if isFree { return port }
-        }
-        throw POSIXError(.EADDRNOTAVAIL)
     }
 }
