@@ -127,8 +127,9 @@ let package = Package(
         .executableTarget(
             name: "llmd",
             dependencies: [
-                argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "Gateway",
-                "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging", "ModelServers", "Net",
+                argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "FlowControl",
+                "Gateway", "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging",
+                "ModelServers", "Net",
                 "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
                 "Simulator", "Stack", "Telemetry",
             ],
@@ -188,13 +189,15 @@ let package = Package(
         tests(
             of: "ExtProc",
             [
-                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline",
+                "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ], fixtures: true),
         tests(
             of: "Gateway",
             [
-                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline",
+                "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "FlowControl", ["Configuration", "Core"]),
@@ -223,7 +226,8 @@ let package = Package(
         tests(
             of: "RequestPipeline",
             [
-                "Core", "KVIndex", "ModelServers", "Scheduling", "SchedulingPlugins", "Telemetry",
+                "Configuration", "Core", "FlowControl", "KVIndex", "ModelServers", "Scheduling",
+                "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "Scan", fixtures: true),
         tests(of: "Scheduling", ["Configuration", "Core"]),

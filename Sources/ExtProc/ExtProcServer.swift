@@ -47,11 +47,13 @@ public final class ExtProcServer: Sendable {
     private let healthServer: HTTPServer?
     private let clients: HTTPClientGroup
     private let isDraining: DrainFlag
+    private let router: Router
 
     private init(
         server: HTTPServer, healthServer: HTTPServer?, clients: HTTPClientGroup,
-        isDraining: DrainFlag
+        isDraining: DrainFlag, router: Router
     ) {
+        self.router = router
         self.server = server
         self.healthServer = healthServer
         self.clients = clients
@@ -102,13 +104,15 @@ public final class ExtProcServer: Sendable {
                 maximumMessageBytes: router.configuration.maximumBodyBytes, metrics: streamMetrics)
         }
         return ExtProcServer(
-            server: server, healthServer: healthServer, clients: clients, isDraining: isDraining)
+            server: server, healthServer: healthServer, clients: clients, isDraining: isDraining,
+            router: router)
     }
 
-    /// Reports not ready, takes no new stream, waits for the open ones and aborts what is left
-    /// after `deadline`.
+    /// Reports not ready, takes no new stream, refuses the requests that wait for their turn,
+    /// waits for the open ones and aborts what is left after `deadline`.
     public func drain(within deadline: Duration) async {
         isDraining.set()
+        router.flow.shutdown()
         await server.drain(within: deadline)
         await healthServer?.drain(within: .zero)
         clients.shutdown()

@@ -74,6 +74,22 @@ package final class ExtProcSession {
         return perform(request.tokenized(result), to: &writer)
     }
 
+    /// The ticket that nobody listens to, to be asked for after every action. When it calls,
+    /// ``signalled(to:)`` is to be called.
+    package var unheardTicket: FlowTicket? { request?.unheardTicket }
+
+    /// Flow control has decided about the request.
+    package func signalled(to writer: inout ProcessingResponseWriter) -> Action {
+        guard state != .ended, let request else { return .proceed }
+        let step = request.signalled()
+        if state == .responding {
+            // A response has begun: it can be broken off. If it is the data plane's own, there is
+            // nobody left to route.
+            guard case .reject = step else { return .proceed }
+        }
+        return perform(step, to: &writer)
+    }
+
     /// Writes the next chunk of the request body. Called while ``hasOutgoingBody``, as fast as the
     /// data plane takes it.
     package func writeBody(to writer: inout ProcessingResponseWriter) {
@@ -163,6 +179,9 @@ package final class ExtProcSession {
     private func perform(_ step: Step, to writer: inout ProcessingResponseWriter) -> Action {
         switch step {
         case .more: return .proceed
+        case .wait:
+            state = .deciding
+            return .proceed
         case .tokenize(let question):
             state = .deciding
             return .tokenize(question)
@@ -172,6 +191,7 @@ package final class ExtProcSession {
             return .proceed
         case .reject(let error):
             state = .ended
+            outgoing = nil
             reject(error, to: &writer)
             return .end(.ok)
         }

@@ -66,6 +66,14 @@ final class ExtProcStream: ServerExchangeDelegate {
         case .tokenize(let question): tokenize(question)
         case .end(let status): end(status)
         }
+        listen()
+    }
+
+    /// Comes back to this loop when flow control has decided about the request.
+    private func listen() {
+        guard let ticket = session.unheardTicket else { return }
+        let this = WeakOnLoop(self, on: exchange.loop)
+        ticket.listen { this.perform { $0.perform($0.session.signalled(to: &$0.loop.writer)) } }
     }
 
     private func tokenize(_ question: TokenizeRequest) {

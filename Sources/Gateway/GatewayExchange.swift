@@ -32,12 +32,20 @@ final class GatewayExchange {
     }
 
     private func perform(_ step: Step) {
+        listen()
         switch step {
-        case .more: break
+        case .more, .wait: break
         case .tokenize(let question): tokenize(question)
         case .route(let decision): send(decision)
-        case .reject(let error): exchange.respond(error, requestID: session.requestID)
+        case .reject(let error): relay.reject(error, requestID: session.requestID)
         }
+    }
+
+    /// Comes back to this loop when flow control has decided about the request.
+    private func listen() {
+        guard let ticket = session.unheardTicket else { return }
+        let this = WeakOnLoop(self, on: exchange.loop)
+        ticket.listen { this.perform { $0.perform($0.session.signalled()) } }
     }
 
     private func tokenize(_ question: TokenizeRequest) {

@@ -13,10 +13,12 @@ public final class GatewayServer: Sendable {
 
     private let server: HTTPServer
     private let clients: HTTPClientGroup
+    private let router: Router
 
-    private init(server: HTTPServer, clients: HTTPClientGroup) {
+    private init(server: HTTPServer, clients: HTTPClientGroup, router: Router) {
         self.server = server
         self.clients = clients
+        self.router = router
     }
 
     /// Starts to serve on the loops of a group; not on one of them.
@@ -35,11 +37,13 @@ public final class GatewayServer: Sendable {
                 exchange, router: router, client: clients.client(on: exchange.loop),
                 revealsEndpoints: configuration.revealsEndpoints, admission: admission)
         }
-        return GatewayServer(server: server, clients: clients)
+        return GatewayServer(server: server, clients: clients, router: router)
     }
 
-    /// Takes no new request, waits for the running ones and aborts what is left after `deadline`.
+    /// Takes no new request, refuses those that wait for their turn, waits for the running ones
+    /// and aborts what is left after `deadline`.
     public func drain(within deadline: Duration) async {
+        router.flow.shutdown()
         await server.drain(within: deadline)
         clients.shutdown()
     }

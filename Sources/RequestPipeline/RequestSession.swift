@@ -1,4 +1,5 @@
 public import Core
+import FlowControl
 import ModelServers
 import Scan
 import Scheduling
@@ -23,6 +24,7 @@ public final class RequestSession {
 
     private enum State {
         case receiving
+        case waiting
         case tokenizing
         case routed
         case ended
@@ -39,6 +41,8 @@ public final class RequestSession {
     private var receivedBytes = 0
     private let scanner: JSONScanner?
     private var request: SchedulingRequest?
+    private var needsTokens = false
+    private var ticket: FlowTicket?
 
     private var target: PoolMember?
     private var prefillTarget: PoolMember?
@@ -183,12 +187,14 @@ public final class RequestSession {
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
             // Counted as understood, and gone before it went anywhere.
-            if state == .tokenizing { metrics?.error(499) }
+            if state == .tokenizing || state == .waiting { metrics?.error(499) }
             state = .ended
+            leaveFlow(now: now)
             return
         }
         release()
         state = .ended
+        leaveFlow(now: now)
         guard let metrics else { return }
         switch outcome {
         case .finished:
@@ -214,7 +220,6 @@ public final class RequestSession {
         var cacheSalt: String?
         var promptText: PromptText?
         var media: [MediaItem] = []
-        var needsTokens = false
         if let scanner {
             let document: JSONDocument
             do {
@@ -244,6 +249,7 @@ public final class RequestSession {
             id: requestID, model: model, headers: headers, tokens: tokens,
             promptTokenCount: promptTokenCount, cacheSalt: cacheSalt, promptText: promptText,
             media: media)
+        request.priority = router.configuration.priority(headers)
         do {
             try router.scheduler.process(&request)
         } catch {
@@ -251,9 +257,7 @@ public final class RequestSession {
         }
         self.request = request
         metrics?.started(bodyBytes: receivedBytes)
-        guard needsTokens, let question = tokenizeRequest() else { return decide() }
-        state = .tokenizing
-        return .tokenize(question)
+        return admit()
     }
 
     private func checkModel() throws(APIError) {
@@ -287,6 +291,7 @@ public final class RequestSession {
                 return try decide(request, since: began, over: desk.snapshot, in: &desk.cycle)
             }
             state = .routed
+            ticket?.placed()
             return .route(decision)
         } catch {
             return reject(error)
@@ -344,8 +349,74 @@ public final class RequestSession {
 
     private func reject(_ error: APIError) -> Step {
         state = .ended
+        leaveFlow(now: .now)
         (metrics ?? router.metrics.model(model)).error(error.status)
         return .reject(error)
+    }
+
+    // MARK: - Flow control
+
+    /// The ticket that may have something to say and that nobody listens to; to be asked for
+    /// after every step. When it calls, ``signalled()`` is to be called.
+    public var unheardTicket: FlowTicket? {
+        guard let ticket, state == .waiting || ticket.isRevocable, !ticket.isHeard else {
+            return nil
+        }
+        return ticket
+    }
+
+    /// Flow control has decided about the request: it goes on, or is rejected. A request may be
+    /// rejected while it is served, and even after its response has begun.
+    public func signalled() -> Step {
+        guard state != .ended else { return .more }
+        switch ticket?.take() {
+        case .dispatched where state == .waiting: return proceed()
+        case .rejected(let rejection):
+            release()
+            return reject(rejection.error)
+        default: return .more
+        }
+    }
+
+    private func admit() -> Step {
+        // What has no body costs an engine nothing.
+        guard let request, receivedBytes > 0 else { return proceed() }
+        var arrival = FlowRequest(
+            priority: request.priority, byteSize: receivedBytes,
+            promptTokenCount: request.promptTokenCount, receivedAt: startedAt,
+            ttftObjective: request.ttftObjective)
+        if router.flow.isEnabled {
+            // The client may have made it up, and it is kept.
+            let id = request.fairnessID
+            arrival.fairnessID = id.utf8.count <= 256 ? id : FlowQueues.overflowID
+        }
+        switch router.flow.admit(arrival, model: model, now: .now) {
+        case .passed(let ticket):
+            self.ticket = ticket
+            return proceed()
+        case .waits(let ticket):
+            self.ticket = ticket
+            state = .waiting
+            return .wait
+        case .rejected(let rejection): return reject(rejection.error)
+        }
+    }
+
+    private func proceed() -> Step {
+        guard needsTokens, let question = tokenizeRequest() else { return decide() }
+        state = .tokenizing
+        return .tokenize(question)
+    }
+
+    private func leaveFlow(now: MonotonicTime) {
+        guard let ticket else { return }
+        self.ticket = nil
+        let usage = ticket.countsService ? usage?.usage() : nil
+        let service = usage.map {
+            LeastAttainedService.service(
+                inputTokens: $0.promptTokens ?? 0, outputTokens: $0.completionTokens ?? 0)
+        }
+        ticket.leave(service: service, now: now)
     }
 
     // MARK: - Requests in flight

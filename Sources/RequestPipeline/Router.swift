@@ -17,6 +17,8 @@ public struct RouterConfiguration: Sendable {
     public var maximumAttempts = 4
     /// Whether decisions carry their scores.
     public var recordsScores = false
+    /// The priority of a request by its headers; below 0 it may be shed.
+    public var priority: @Sendable (any HeaderLookup) -> Int = { _ in 0 }
     /// Determines every random choice; each run has its own if it is nil.
     public var seed: UInt64?
 
@@ -30,6 +32,8 @@ public final class Router: Sendable {
     public let pool: EndpointPool
     /// Who decides.
     public let scheduler: Scheduler
+    /// Who goes on, waits or is refused.
+    public let flow: FlowController
     /// What can be set.
     public let configuration: RouterConfiguration
     /// What the router shows on `/metrics`.
@@ -41,9 +45,10 @@ public final class Router: Sendable {
     private let desks = Mutex<[Desk]>([])
     private let seeds: Mutex<RandomSource>
 
-    /// Makes a router over a pool.
+    /// Makes a router over a pool; without `flow` nothing waits.
     public init(
         pool: EndpointPool, scheduler: Scheduler, metrics: RouterMetrics,
+        flow: FlowController? = nil,
         configuration: RouterConfiguration = RouterConfiguration(),
         spans: any SpanHook = NoSpans()
     ) {
@@ -51,6 +56,7 @@ public final class Router: Sendable {
         self.scheduler = scheduler
         self.configuration = configuration
         self.metrics = metrics
+        self.flow = flow ?? FlowController(pool: pool)
         self.spans = spans
         var system = SystemRandomNumberGenerator()
         seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))

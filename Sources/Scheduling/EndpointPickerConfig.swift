@@ -8,6 +8,8 @@ public struct EndpointPickerConfig {
     public let featureGates: [String: Bool]
     /// The section `flowControl`, to be read by whoever controls the flow; nil if there is none.
     public let flowControl: ConfigValue?
+    /// The section `saturationDetector`, the older place of the one in `flowControl`.
+    public let saturationDetector: ConfigValue?
 
     private let resolver: PluginResolver
 
@@ -79,19 +81,27 @@ public struct EndpointPickerConfig {
 
         try Self.checkDataLayer(section.orEmpty("dataLayer"), resolver)
         flowControl = section.optional("flowControl")
-        var settings = EndpointPickerSettings()
-        settings.admitsByFlowControl = featureGates["flowControl"] ?? false
-        settings.saturation = try Self.gauge(
-            section.optional("saturationDetector"), flowControl, resolver)
-        scheduler = Scheduler(
-            handler: handler, profiles: profiles, plugins: resolver.plugins, settings: settings)
+        saturationDetector = section.optional("saturationDetector")
+        scheduler = Scheduler(handler: handler, profiles: profiles, plugins: resolver.plugins)
     }
 
-    /// The type and the parameters of the declared plugin that `reference` names.
+    /// The types and parameters of the declared plugins, in their order.
+    public var declarations: [(type: String, parameters: ConfigValue)] { resolver.allDeclared }
+
+    /// The type and the parameters of the declared plugin that `reference` names, or of the type
+    /// of that name without parameters.
     public func declaration(
         _ reference: ConfigValue
     ) throws(ConfigError) -> (type: String, parameters: ConfigValue) {
-        try resolver.declaration(reference)
+        let name = try reference.string()
+        if let found = declaration(named: name) { return found }
+        throw reference.error(
+            "names no plugin: '\(name)'; \(suggestion(for: name, among: resolver.names))")
+    }
+
+    /// The same by the name; nil if it is neither a declared plugin nor a type.
+    public func declaration(named name: String) -> (type: String, parameters: ConfigValue)? {
+        resolver.declaration(named: name)
     }
 
     /// The declared plugins of a kind, in their order.

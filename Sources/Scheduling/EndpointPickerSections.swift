@@ -1,17 +1,5 @@
 import Configuration
 
-/// What a scheduler is told beside its plugins.
-public struct EndpointPickerSettings: Sendable {
-    /// Whether requests wait in queues of flow control. If not, requests of a priority below 0
-    /// are refused while the pool is full.
-    public var admitsByFlowControl = false
-    /// Says how full the pool is; nil: nobody does.
-    public var saturation: (any SaturationGauge)?
-
-    /// The defaults.
-    public init() {}
-}
-
 /// A data source, an extractor or a discovery of the section `dataLayer`.
 public protocol DataLayerPlugin: Plugin {}
 
@@ -61,35 +49,5 @@ extension EndpointPickerConfig {
         guard plugin is any DataLayerPlugin || plugin is any DataProducer else {
             throw reference.error("names '\(plugin.name.name)', which is of no data layer")
         }
-    }
-
-    /// What says how full the pool is: the detector of the deprecated top-level section or of
-    /// `flowControl`, else `utilization-detector`.
-    static func gauge(
-        _ old: ConfigValue?, _ flowControl: ConfigValue?, _ resolver: PluginResolver
-    ) throws(ConfigError) -> (any SaturationGauge)? {
-        var reference: ConfigValue?
-        if let old {
-            reference = try old.section { (section) throws(ConfigError) in
-                try section.required("pluginRef")
-            }
-        } else if let detector = flowControl?.member("saturationDetector") {
-            reference = detector.member("pluginRef")
-        }
-        if let reference {
-            // Upstream's own name needs no declaration.
-            let standard = "utilization-detector"
-            let isStandard = try reference.string() == standard && !resolver.isDeclared(standard)
-            let plugin =
-                isStandard
-                ? try resolver.declaredOrStandard(standard) : try resolver.declared(reference)
-            guard let gauge = plugin as? any SaturationGauge else {
-                throw reference.error("names no saturation detector")
-            }
-            return gauge
-        }
-        let declared = resolver.plugins.compactMap { $0 as? any SaturationGauge }
-        if let only = declared.first { return only }
-        return try resolver.declaredOrStandard("utilization-detector") as? any SaturationGauge
     }
 }

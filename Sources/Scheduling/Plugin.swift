@@ -76,12 +76,6 @@ public protocol Scorer: Plugin {
         _ candidates: [Int], in context: SchedulingContext, into scores: inout MutableSpan<Double>)
 }
 
-/// A filter that knows how full endpoints are.
-public protocol SaturationGauge: Filter {
-    /// How full `candidates` are together: 0 is idle, 1 full, more is overload. None is full.
-    func saturation(of candidates: [Int], in context: SchedulingContext) -> Double
-}
-
 /// A candidate and the weighted sum of its scores.
 public struct ScoredCandidate: Equatable, Sendable {
     /// An index into `SchedulingContext.endpoints`.

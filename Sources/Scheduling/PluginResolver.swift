@@ -54,13 +54,22 @@ final class PluginResolver {
         }
     }
 
-    /// The type and the parameters of the declared plugin that `reference` names.
-    func declaration(
-        _ reference: ConfigValue
-    ) throws(ConfigError) -> (type: String, parameters: ConfigValue) {
-        let found = try find(reference)
-        return (found.name.type, found.parameters)
+    /// The type and the parameters of the declared plugin of a name, else those of the type of
+    /// that name; nil if there is no such type.
+    func declaration(named name: String) -> (type: String, parameters: ConfigValue)? {
+        if let found = declarations.first(where: { $0.name.name == name }) {
+            return (found.name.type, found.parameters)
+        }
+        return registry.types.contains(name) ? (name, root.empty(path: name)) : nil
     }
+
+    /// The types and parameters of what is declared.
+    var allDeclared: [(type: String, parameters: ConfigValue)] {
+        declarations.map { ($0.name.type, $0.parameters) }
+    }
+
+    /// What a reference may name.
+    var names: [String] { declarations.map(\.name.name) + registry.types }
 
     /// The declared plugin that `reference` names.
     func declared(_ reference: ConfigValue) throws(ConfigError) -> any Plugin {
@@ -80,11 +89,6 @@ final class PluginResolver {
                     + suggestion(for: name, among: declarations.map(\.name.name)))
         }
         return declaration
-    }
-
-    /// Whether a plugin of this name is declared.
-    func isDeclared(_ name: String) -> Bool {
-        declarations.contains { $0.name.name == name }
     }
 
     /// Makes a plugin from the parameters of another, which remain to be read by it.

@@ -8,8 +8,6 @@ public final class Scheduler: Sendable {
     public let promptNeeds: PromptNeeds
     /// Whether responses must be told of.
     public let observesResponses: Bool
-    /// What else the configuration says.
-    public let settings: EndpointPickerSettings
 
     private let handler: any ProfileHandler
     private let processors: [any RequestProcessor]
@@ -21,12 +19,10 @@ public final class Scheduler: Sendable {
 
     /// Puts plugins together; `plugins` are all of the configuration, in their order.
     public init(
-        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin],
-        settings: EndpointPickerSettings = EndpointPickerSettings()
+        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin]
     ) {
         self.handler = handler
         self.profiles = profiles
-        self.settings = settings
         processors = plugins.compactMap { $0 as? any RequestProcessor }
         screeners = plugins.compactMap { $0 as? any Screener }
         producers = plugins.compactMap { $0 as? any DataProducer }
@@ -64,25 +60,12 @@ public final class Scheduler: Sendable {
         for producer in producers {
             producer.produce(into: &cycle.context)
         }
-        try refuseSheddable(cycle)
         for admitter in admitters {
             try admitter.admit(cycle.eligible, in: cycle.context)
         }
         let result = try handler.schedule(&cycle)
         try refuseUnlessCached(result, in: cycle.context)
         return result
-    }
-
-    /// Without flow control nobody waits: what may be shed is, while the pool is full.
-    private func refuseSheddable(_ cycle: SchedulingCycle) throws(SchedulingFailure) {
-        guard cycle.context.request.priority < 0, !settings.admitsByFlowControl,
-            let gauge = settings.saturation,
-            gauge.saturation(of: cycle.eligible, in: cycle.context) >= 1
-        else { return }
-        throw .refused(
-            by: gauge.name.name,
-            .dropped(
-                status: 429, reason: .saturated, "The pool is full, and this may be shed."))
     }
 
     /// `Prefer: if-available` (RFC 7240 syntax) asks for an endpoint that holds some of the

@@ -1,9 +1,9 @@
 public import Configuration
 public import Scheduling
 
-/// `concurrency-detector`: how full endpoints are by what this router has in flight there; as a
-/// filter, those below their limit.
-public final class ConcurrencyDetectorPlugin: SaturationGauge, ConfigurablePlugin {
+/// `concurrency-detector` as a filter: the endpoints where this router has less in flight than
+/// their limit. How full a pool is by the same rule says flow control.
+public final class ConcurrencyDetectorPlugin: Filter, ConfigurablePlugin {
     /// The type's name.
     public static let type = "concurrency-detector"
     /// Its type and name.
@@ -32,19 +32,6 @@ public final class ConcurrencyDetectorPlugin: SaturationGauge, ConfigurablePlugi
             try source.parameters.optional("maxTokenConcurrency")?.integer(in: 1 ... .max)
                 ?? 1_000_000)
         headroom = try source.parameters.optional("headroom")?.number(in: 0...1e6) ?? 0
-    }
-
-    /// What is in flight over what may be, of all together.
-    public func saturation(of candidates: [Int], in context: SchedulingContext) -> Double {
-        guard !candidates.isEmpty else { return 1 }
-        var requests = 0
-        var tokens = 0
-        for candidate in candidates {
-            requests += context.inFlight[candidate]
-            tokens += context.tokensInFlight(at: candidate)
-        }
-        let count = Double(candidates.count)
-        return share(requests: Double(requests) / count, tokens: Double(tokens) / count)
     }
 
     /// Keeps those below capacity * (1 + headroom).

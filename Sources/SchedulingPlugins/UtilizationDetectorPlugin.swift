@@ -2,41 +2,28 @@ public import Configuration
 import Core
 public import Scheduling
 
-/// `utilization-detector`: how full endpoints are by the queue and the KV cache that they report;
-/// as a filter, those that are not too full.
-public final class UtilizationDetectorPlugin: SaturationGauge, ConfigurablePlugin {
+/// `utilization-detector` as a filter: the endpoints that are not too full by the queue and the KV
+/// cache that they report. How full a pool is by the same rule says flow control.
+public final class UtilizationDetectorPlugin: Filter, ConfigurablePlugin {
     /// The type's name.
     public static let type = "utilization-detector"
     /// Its type and name.
     public let name: PluginName
-
-    /// How much longer than they are new metrics are believed: a scrape that is late must not
-    /// stop the pool.
-    private static let hold = Duration.seconds(5)
 
     private let roofline: Roofline
     private let headroom: Double
     private let maximumAge: Duration
 
     /// Parameters: `queueDepthThreshold` (5), `kvCacheUtilThreshold` (0.8),
-    /// `metricsStalenessThreshold` (200ms), `headroom` (0).
+    /// `metricsStalenessThreshold` (200ms), `metricsHold` (5s: how much longer metrics are
+    /// believed; a scrape that is late must not stop the pool), `headroom` (0).
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
         roofline = try Roofline(&source)
         headroom = try source.parameters.optional("headroom")?.number(in: 0...1e6) ?? 0
         let threshold = try source.parameters.optional("metricsStalenessThreshold")?.duration()
-        maximumAge = (threshold ?? .milliseconds(200)) + Self.hold
-    }
-
-    /// The mean of max(waiting / threshold, KV use / threshold); 1 for one that tells nothing.
-    public func saturation(of candidates: [Int], in context: SchedulingContext) -> Double {
-        guard !candidates.isEmpty else { return 1 }
-        var sum = 0.0
-        for candidate in candidates {
-            let load = context.loads[candidate]
-            sum += isStale(load, context.now) ? 1 : roofline.use(of: load)
-        }
-        return sum / Double(candidates.count)
+        let hold = try source.parameters.optional("metricsHold")?.duration()
+        maximumAge = (threshold ?? .milliseconds(200)) + (hold ?? .seconds(5))
     }
 
     /// Keeps those within threshold * (1 + headroom), or all if there are none.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Configuration
 import Core
+import FlowControl
 import Foundation
 import KVIndex
 import KVIndexIO
@@ -78,17 +79,27 @@ struct RouterAssembly {
                 let read = try ReplicaIndexBackend.Configuration(parsing: section)
                 replicas.withLock { $0 = read }
             })
+        plugins.reserve(FlowPolicy.types)
         let picker = try Self.configuration(options, plugins)
+        let admission = try AdmissionConfiguration(picker)
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)
+        let flow = FlowController(
+            admission.flowControl, isEnabled: admission.isFlowControlEnabled, pool: pool,
+            registry: metrics)
         router = Router(
             pool: pool, scheduler: picker.scheduler,
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "default"),
-            configuration: configuration)
+            flow: flow, configuration: configuration)
 
         // Events and scrapes come in bursts; a loop of their own keeps them off the requests.
         let background = try EventLoop.start(name: "pool")
+        if flow.isEnabled {
+            background.execute {
+                background.schedule(every: .milliseconds(20)) { flow.tick() }
+            }
+        }
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
         scraping.metrics = picker.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)

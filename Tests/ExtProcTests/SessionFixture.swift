@@ -1,5 +1,6 @@
 import Core
 import ExtProc
+import FlowControl
 import ModelServers
 import Net
 import RequestPipeline
@@ -16,6 +17,7 @@ struct Fixture {
 
     init(
         engines: Int = 3, plugins: String = "{type: first-picker}",
+        flow: FlowControlConfiguration? = nil,
         _ adjust: (inout RouterConfiguration) -> Void = { _ in }
     ) throws {
         pool.update(
@@ -36,12 +38,15 @@ struct Fixture {
         var router = RouterConfiguration()
         router.seed = 1
         adjust(&router)
+        let controller = flow.map { [pool] in
+            FlowController($0, isEnabled: true, pool: pool)
+        }
         self.router = Router(
             pool: pool,
             scheduler: try EndpointPickerConfig.scheduler(
                 parsing: configuration, file: "test", registry: registry),
             metrics: RouterMetrics(registry: MetricsRegistry(), pool: pool, poolName: "test"),
-            configuration: router)
+            flow: controller, configuration: router)
     }
 
     var inFlight: [Int] { pool.snapshot.members.map(\.inFlightCount) }
@@ -112,6 +117,12 @@ final class Conversation {
     /// Answers the question for tokens.
     func tokenized(_ result: Result<[UInt32], APIError>) throws -> [Response] {
         action = session.tokenized(result, to: &writer)
+        return try drain()
+    }
+
+    /// Flow control has decided.
+    func signalled() throws -> [Response] {
+        action = session.signalled(to: &writer)
         return try drain()
     }
 

@@ -130,22 +130,23 @@ import Testing
         policy.weightHeadWait = 0
         configuration.defaultBand.fairness = .leastAttained(policy)
         let queues = Queues(configuration)
-        let costs = ["small": 100, "middle": 1000, "large": 4000]
+        // What a request costs shows only in part when it goes.
+        let costs = ["small": (1000, 0), "middle": (100, 500), "large": (500, 4000)]
         var service: [String: Double] = [:]
         var running: [(FlowRequestID, String, Double)] = []
         for step in 0..<20_000 {
             let now = Double(step) * 0.01
             for (id, tokens) in costs {
                 while queues.count(of: id) < 2 {
-                    let prompt = tokens / 2 + Int.random(in: 0...tokens, using: &random)
-                    _ = queues.enqueue(request(id, tokens: prompt), full, at: now)
+                    _ = queues.enqueue(request(id, tokens: tokens.0), full, at: now)
                 }
             }
             let id = try #require(queues.dispatch(open, at: now))
             let flow = queues.fairnessID(of: id)
-            let output = Int.random(in: 0...costs[flow]!, using: &random)
+            let tokens = try #require(costs[flow])
             let cost = LeastAttainedService.service(
-                inputTokens: costs[flow]!, outputTokens: output)
+                inputTokens: tokens.0,
+                outputTokens: Int.random(in: 0...2 * tokens.1, using: &random))
             running.append((id, flow, cost))
             if running.count >= 4 {
                 let (id, flow, cost) = running.removeFirst()

@@ -1,4 +1,5 @@
 import Core
+import FlowControl
 import KVIndex
 import ModelServers
 import RequestPipeline
@@ -31,6 +32,7 @@ struct Fixture {
 
     init(
         _ servers: [ModelServer] = disaggregated, policy: RoutingPolicy = .precise,
+        flow: (configuration: FlowControlConfiguration, isEnabled: Bool)? = nil,
         _ adjust: (inout RouterConfiguration) -> Void = { _ in }
     ) throws {
         pool.update(servers)
@@ -48,7 +50,10 @@ struct Fixture {
             scheduler: try EndpointPickerConfig.scheduler(
                 parsing: policy.configuration, file: policy.rawValue, registry: plugins),
             metrics: RouterMetrics(registry: registry, pool: pool, poolName: "test"),
-            configuration: configuration)
+            flow: flow.map { [pool, registry] in
+                FlowController(
+                    $0.configuration, isEnabled: $0.isEnabled, pool: pool, registry: registry)
+            }, configuration: configuration)
     }
 
     func session(

@@ -91,8 +91,6 @@ import Testing
             """)
         #expect(
             config.featureGates == ["flowControl": true, "populate-non-leader-datastore": false])
-        #expect(config.scheduler.settings.admitsByFlowControl)
-        #expect(config.scheduler.settings.saturation?.name.name == "busy")
         let metrics = config.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
         #expect(
             metrics == [

@@ -132,32 +132,6 @@ import Testing
         _ = try scheduler.schedule(&cycle)
     }
 
-    @Test func withoutFlowControlAFullPoolSheds() throws {
-        var settings = EndpointPickerSettings()
-        let gauge = FixedGauge()
-        settings.saturation = gauge
-        func outcome(_ priority: Int, byFlowControl: Bool = false) -> Int? {
-            settings.admitsByFlowControl = byFlowControl
-            let scheduler = Scheduler(
-                handler: FirstProfile(),
-                profiles: [
-                    SchedulingProfile(name: "p", filters: [], scorers: [], picker: Ranking())
-                ], plugins: [], settings: settings)
-            var cycle = cycle(endpoints: endpoints(2))
-            cycle.context.request.priority = priority
-            cycle.context.loads[0].kvUsage = 1
-            do {
-                _ = try scheduler.schedule(&cycle)
-                return nil
-            } catch {
-                return error.apiError.status
-            }
-        }
-        #expect(outcome(0) == nil)
-        #expect(outcome(-1) == 429)
-        #expect(outcome(-1, byFlowControl: true) == nil)
-    }
-
     @Test func decisionsAreDeterminedByTheSeed() {
         var first = SchedulingContext(request: cycle(endpoints: []).context.request)
         first.seed = 7
@@ -185,14 +159,5 @@ private final class Refusal: Admitter {
         _ candidates: [Int], in context: SchedulingContext
     ) throws(SchedulingFailure) {
         throw .refused(by: name.name, .badRequest("no"))
-    }
-}
-
-/// As full as the KV cache of the first endpoint.
-private final class FixedGauge: SaturationGauge {
-    let name = PluginName(type: "fixed-gauge")
-    func filter(_ candidates: inout [Int], in context: SchedulingContext) {}
-    func saturation(of candidates: [Int], in context: SchedulingContext) -> Double {
-        context.loads[0].kvUsage
     }
 }
