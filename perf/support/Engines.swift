@@ -33,20 +33,36 @@ public enum Engines {
         return Array(#"{"model":"llmd-sim","max_tokens":16,"messages":[\#(message)]}"#.utf8)
     }
 
+    /// The body of a completion whose prompt is so many token ids.
+    public static func completion(tokenCount: Int) -> [UInt8] {
+        let ids = tokenIDs(tokenCount)
+        return Array(#"{"model":"llmd-sim","max_tokens":16,"prompt":\#(ids)}"#.utf8)
+    }
+
+    /// A JSON array of ids of four digits.
+    private static func tokenIDs(_ count: Int) -> String {
+        "[" + (0..<count).map { String(1000 + $0 * 7919 % 9000) }.joined(separator: ",") + "]"
+    }
+
     /// The body of a completion whose answer is streamed.
     public static let streamedCompletion = Array(
         #"{"model":"llmd-sim","max_tokens":200,"stream":true,"prompt":"Count to 200."}"#.utf8)
 
     /// Starts so many servers. A chat gets ``answer``, a completion ``eventCount`` events, one
-    /// every 2 ms.
-    public static func start(_ count: Int, on group: EventLoopGroup) throws -> [SocketAddress] {
-        try (0..<count).map { _ in
+    /// every 2 ms; who asks for the tokens of a chat gets so many.
+    public static func start(
+        _ count: Int, on group: EventLoopGroup, renderedTokenCount: Int = 1000
+    ) throws -> [SocketAddress] {
+        let rendered = #"{"token_ids":\#(tokenIDs(renderedTokenCount))}"#
+        return try (0..<count).map { _ in
             try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: 0)) {
                 exchange in
                 switch exchange.head.path {
                 case "/metrics": exchange.respond(HTTPResponseHead(status: 200), text: page)
+                case "/v1/chat/completions/render": return Answer(rendered)
                 case "/v1/models": exchange.respond(HTTPResponseHead(status: 200), text: models)
-                default: return Answer(isStreamed: exchange.head.path == "/v1/completions")
+                case "/v1/completions": return Answer(nil)
+                default: return Answer(answer)
                 }
                 return nil
             }.address
@@ -54,19 +70,20 @@ public enum Engines {
     }
 
     private final class Answer: ServerExchangeDelegate {
-        private let isStreamed: Bool
+        /// The whole answer; nil: events.
+        private let text: String?
         private var left = eventCount
         private var timer: Timer?
 
-        init(isStreamed: Bool) {
-            self.isStreamed = isStreamed
+        init(_ text: String?) {
+            self.text = text
         }
 
         func exchangeReceivedEnd(_ exchange: ServerExchange) {
-            guard isStreamed else {
+            if let text {
                 exchange.respond(
                     HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
-                    text: answer)
+                    text: text)
                 return
             }
             exchange.respond(

@@ -91,6 +91,26 @@ public final class MeasuredProcess {
         _ = try output.fileHandleForReading.readLine()
     }
 
+    /// How much more memory than before the process has at the most while `body` runs, in bytes.
+    public func peakBytes(during body: () throws -> Void) throws -> Int {
+        // 5 lets the peak begin anew.
+        try Data("5".utf8).write(to: URL(fileURLWithPath: "\(folder)/clear_refs"))
+        let before = try statusBytes("VmRSS:")
+        try body()
+        return try statusBytes("VmHWM:") - before
+    }
+
+    private var folder: String { "/proc/\(process.processIdentifier)" }
+
+    private func statusBytes(_ name: String) throws -> Int {
+        let status = try String(contentsOfFile: "\(folder)/status", encoding: .utf8)
+        guard let line = status.split(separator: "\n").first(where: { $0.hasPrefix(name) }),
+            let number = line.split(whereSeparator: { " \t".contains($0) }).dropFirst().first,
+            let kibibytes = Int(number)
+        else { throw PerfError("the process tells no \(name)") }
+        return kibibytes << 10
+    }
+
     /// The CPU time so far, all threads, in nanoseconds.
     public var cpuNanoseconds: UInt64 { nanoseconds(clock) }
 }

@@ -25,8 +25,8 @@ public struct Row: Encodable, Sendable {
     public enum Goal: Sendable, CustomStringConvertible {
         /// At most this many times the peer's figure, of which less is better.
         case ratioToPeer(atMost: Double)
-        /// At most this many times the floor, of which less is better.
-        case ratioToFloor(atMost: Double)
+        /// At most this many times the floor, of which less is better, and so much more.
+        case ratioToFloor(atMost: Double, plus: Double = 0)
         /// At most this much, in the row's unit.
         case atMost(Double)
 
@@ -34,7 +34,8 @@ public struct Row: Encodable, Sendable {
         public var description: String {
             switch self {
             case .ratioToPeer(let limit): "<= \(limit)x peer"
-            case .ratioToFloor(let limit): "<= \(limit)x floor"
+            case .ratioToFloor(let limit, plus: 0): "<= \(limit)x floor"
+            case .ratioToFloor(let limit, let more): "<= \(limit)x floor + \(more)"
             case .atMost(let limit): "<= \(limit)"
             }
         }
@@ -62,7 +63,7 @@ public struct Row: Encodable, Sendable {
     public var isMet: Bool? {
         switch goal {
         case .ratioToPeer(let limit): ratioToPeer.map { $0 <= limit }
-        case .ratioToFloor(let limit): ratioToFloor.map { $0 <= limit }
+        case .ratioToFloor(let limit, let more): floor.map { ours.median <= limit * $0 + more }
         case .atMost(let limit): ours.median <= limit
         case nil: nil
         }

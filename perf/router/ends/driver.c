@@ -24,9 +24,10 @@ typedef struct driver {
     int fd;
     nghttp2_session *session;
     cxe_bytes out;
-    /* What each stream sends: the request, and after its answer the response. */
-    cxe_bytes request, response;
-    size_t body_bytes, response_body_bytes;
+    /* What each stream sends: the request, after its answer the response, of which an event goes
+     * out when the one before came back, and its end. */
+    cxe_bytes request, response, event, end;
+    size_t body_bytes, response_body_bytes, event_count;
     size_t left_to_start, left_to_end;
     const char *problem;
 } driver;
@@ -36,7 +37,7 @@ typedef struct stream {
     int32_t id;
     cxe_span sending;
     bool is_deferred, was_routed, has_request, has_response;
-    size_t body_bytes, response_body_bytes;
+    size_t body_bytes, response_body_bytes, events_left;
     cxe_bytes in;
 } stream;
 
@@ -76,18 +77,22 @@ static void put_body(cxe_bytes *bytes, uint32_t number, cxe_span body)
                 (cxe_span){body.data + start, left < CHUNK_BYTES ? left : CHUNK_BYTES});
         put_message(bytes, number, &chunk);
     }
+}
+
+static void put_end(cxe_bytes *bytes, uint32_t number)
+{
     cxe_bytes end = {0};
     cxe_put_true(&end, 2);
     put_message(bytes, number, &end);
 }
 
-static void put_exchange(driver *driver, cxe_span body)
+static void put_exchange(driver *driver, const cxe_exchange *exchange)
 {
     char length[24];
-    snprintf(length, sizeof length, "%zu", body.count);
+    snprintf(length, sizeof length, "%zu", exchange->body_bytes);
     const char *const request[][2] = {
         {":authority", "127.0.0.1:10000"},
-        {":path", "/v1/chat/completions"},
+        {":path", exchange->path},
         {":method", "POST"},
         {":scheme", "http"},
         {"accept", "application/json"},
@@ -103,19 +108,33 @@ static void put_exchange(driver *driver, cxe_span body)
         {":status", "200"},
         {"server", "uvicorn"},
         {"date", "Mon, 02 Nov 2026 12:00:00 GMT"},
-        {"content-type", "application/json"},
+        {"content-type", exchange->event_count == 0 ? "application/json" : "text/event-stream"},
     };
+    static const char event[] =
+        "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+        "\"model\":\"llmd-sim\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" hello\"},"
+        "\"finish_reason\":null}]}\n\n";
     static const char answer[] =
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":"
         "\"llmd-sim\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":"
         "\" hello world\"},\"finish_reason\":\"length\"}],\"usage\":{\"prompt_tokens\":512,"
         "\"total_tokens\":514,\"completion_tokens\":2}}";
     put_headers(&driver->request, 2, request, sizeof request / sizeof *request);
-    put_body(&driver->request, 4, body);
+    put_body(&driver->request, 4, (cxe_span){exchange->body, exchange->body_bytes});
+    put_end(&driver->request, 4);
     put_headers(&driver->response, 3, response, sizeof response / sizeof *response);
-    put_body(&driver->response, 5, cxe_text(answer));
-    driver->body_bytes = body.count;
-    driver->response_body_bytes = sizeof answer - 1;
+    driver->body_bytes = exchange->body_bytes;
+    driver->event_count = exchange->event_count;
+    put_end(&driver->end, 5);
+    if (exchange->event_count == 0) {
+        put_body(&driver->response, 5, cxe_text(answer));
+        put_end(&driver->response, 5);
+        driver->response_body_bytes = sizeof answer - 1;
+        return;
+    }
+    put_body(&driver->event, 5, cxe_text(event));
+    cxe_append(&driver->response, driver->event.data, driver->event.count);
+    driver->response_body_bytes = exchange->event_count * (sizeof event - 1);
 }
 
 static ssize_t read_out(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t limit,
@@ -204,10 +223,17 @@ static const char *handle(stream *stream, cxe_span message)
             return "the request's body did not come back whole";
         stream->has_request = true;
         stream->sending = cxe_rest(&driver->response);
+        stream->events_left = driver->event_count;
         break;
     case 4:
-        if (!take_chunk(event.content, &stream->response_body_bytes))
+        if (!take_chunk(event.content, &stream->response_body_bytes)) {
+            if (stream->events_left > 0) {
+                stream->events_left--;
+                stream->sending =
+                    cxe_rest(stream->events_left > 0 ? &driver->event : &driver->end);
+            }
             break;
+        }
         if (stream->response_body_bytes != driver->response_body_bytes)
             return "the response's body did not come back whole";
         stream->has_response = stream->has_request;
@@ -331,7 +357,7 @@ static void run(driver *driver)
     }
 }
 
-const char *cxe_drive(uint16_t port, const uint8_t *body, size_t body_bytes, size_t request_count,
+const char *cxe_drive(uint16_t port, const cxe_exchange *exchange, size_t request_count,
                       size_t concurrent_count)
 {
     driver driver = {.left_to_start = request_count, .left_to_end = request_count};
@@ -339,7 +365,7 @@ const char *cxe_drive(uint16_t port, const uint8_t *body, size_t body_bytes, siz
     if (driver.fd < 0)
         return "no connection";
     driver.session = new_session(&driver);
-    put_exchange(&driver, (cxe_span){body, body_bytes});
+    put_exchange(&driver, exchange);
     for (size_t i = 0; i < concurrent_count && driver.left_to_start > 0; i++)
         start_stream(&driver);
     run(&driver);
@@ -348,5 +374,7 @@ const char *cxe_drive(uint16_t port, const uint8_t *body, size_t body_bytes, siz
     cxe_free(&driver.out);
     cxe_free(&driver.request);
     cxe_free(&driver.response);
+    cxe_free(&driver.event);
+    cxe_free(&driver.end);
     return driver.problem;
 }

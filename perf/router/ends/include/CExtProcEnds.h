@@ -14,11 +14,21 @@ int cxe_listen(uint16_t *port_p);
 // header, parses no body, schedules nothing. Never returns.
 void cxe_serve(int listener);
 
-// Takes `request_count` HTTP exchanges past the processor on `port`, `concurrent_count` at a time
-// on one connection: request headers, `body` and its end; once that came back, the headers and the
-// body of a short response. Returns NULL once all are through, or what was wrong with an answer.
+// An HTTP exchange.
+typedef struct cxe_exchange {
+    // Of the request.
+    const char *path;
+    const uint8_t *body;
+    size_t body_bytes;
+    // Events of a streamed response, each sent when the one before came back; 0: a short response
+    // as a whole.
+    size_t event_count;
+} cxe_exchange;
+
+// Takes `request_count` equal exchanges past the processor on `port`, `concurrent_count` at a time
+// on one connection: request headers, body and its end; once that came back, the headers and the
+// body of the response. Returns NULL once all are through, or what was wrong with an answer.
 const char *cxe_drive(
-    uint16_t port, const uint8_t *body, size_t body_bytes, size_t request_count,
-    size_t concurrent_count);
+    uint16_t port, const cxe_exchange *exchange, size_t request_count, size_t concurrent_count);
 
 #endif
