@@ -187,13 +187,38 @@ static const uint8_t *scan_number(const uint8_t *p, const uint8_t *end, uint8_t 
     return p;
 }
 
-/* Ends the number that is the last token, if it may end as it stands. */
-static bool end_number(cs_json_tape *tape, size_t end_bytes, uint8_t state)
+/* Makes the run longer by integers that end before `end_bytes`. */
+static void extend_run(cs_json_tape *tape, uint32_t run, uint32_t count, size_t end_bytes)
 {
+    tape->tokens[run].end_bytes = (uint32_t)end_bytes;
+    tape->tokens[run].kind_next += count;
+}
+
+static bool is_in_array(const cs_json_scanner *s, const cs_json_tape *tape)
+{
+    return s->depth > 0 && is_array(tape, s->open[s->depth - 1]);
+}
+
+/* Ends the number that is the last token, if it may end as it stands. */
+static bool end_number(cs_json_scanner *s, cs_json_tape *tape, size_t end_bytes)
+{
+    uint8_t state = s->number_state;
     bool integer = state == ZERO || state == INTEGER;
     if (!integer && state != FRACTION && state != EXPONENT)
         return false;
-    end_token(tape, tape->count - 1, end_bytes, integer ? CS_JSON_INTEGER : CS_JSON_REAL);
+    uint32_t index = tape->count - 1;
+    if (!integer || !is_in_array(s, tape)) {
+        end_token(tape, index, end_bytes, integer ? CS_JSON_INTEGER : CS_JSON_REAL);
+        s->run = 0;
+        return true;
+    }
+    if (s->run == 0) {
+        s->run = index;
+        tape->tokens[index].kind_next = (uint32_t)CS_JSON_INTEGERS << 28;
+    } else {
+        tape->count--;
+    }
+    extend_run(tape, s->run, 1, end_bytes);
     return true;
 }
 
@@ -216,22 +241,48 @@ static cs_status scan_literal(
     return CS_EXPECTED_VALUE;
 }
 
-/* Integers that are followed by commas, the bulk of a prompt of token ids, in a tight loop. Returns
- * the start of the first value that is not one of them; also if the tape cannot grow. */
+/* Integers that are followed by commas, the bulk of a prompt of token ids, many bytes at a time and
+ * without a branch per integer. Returns where to go on; `p` if there are none or the tape cannot
+ * grow. */
 static const uint8_t *scan_integers(
-    cs_json_tape *tape, const uint8_t *body, const uint8_t *p, const uint8_t *end)
+    cs_json_scanner *s, cs_json_tape *tape, const uint8_t *body, const uint8_t *p,
+    const uint8_t *end)
 {
-    for (;;) {
-        const uint8_t *start = p;
-        p = skip_digits(p, end);
-        bool integer = p - start == 1 || (p > start && *start != '0');
-        if (!integer || p == end || *p != ',' ||
-            !push(tape, (size_t)(start - body), CS_JSON_INTEGER))
-            return start;
-        end_token(tape, tape->count - 1, (size_t)(p - body), CS_JSON_INTEGER);
-        p++;
-        p += p < end && *p == ' ';
+    const uint8_t *first = p, *last_comma = NULL;
+    uint32_t count = 0;
+    /* Whether the byte before is a digit, a comma, or the first digit of a number and 0. */
+    uint32_t after_digit = 0, after_comma = 0, after_zero = 0;
+    for (; end - p >= CS_LIST_BYTES; p += CS_LIST_BYTES) {
+        cs_list_masks masks = cs_list_masks_of(p);
+        uint32_t behind_digits = masks.digits << 1 | after_digit;
+        uint32_t behind_commas = masks.commas << 1 | after_comma;
+        uint32_t first_zeros = masks.zeros & ~behind_digits;
+        uint32_t wrong = ~(masks.digits | masks.commas | masks.spaces);
+        wrong |= masks.commas & ~behind_digits;
+        wrong |= masks.spaces & ~behind_commas;
+        wrong |= masks.digits & (first_zeros << 1 | after_zero);
+        wrong &= (1u << CS_LIST_BYTES) - 1;
+        /* What is right up to the first wrong byte still counts. */
+        uint32_t commas = wrong == 0 ? masks.commas : masks.commas & ((wrong & -wrong) - 1);
+        if (commas != 0) {
+            count += (uint32_t)__builtin_popcount(commas);
+            last_comma = p + (31 - __builtin_clz(commas));
+        }
+        if (wrong != 0)
+            break;
+        after_digit = masks.digits >> (CS_LIST_BYTES - 1);
+        after_comma = masks.commas >> (CS_LIST_BYTES - 1);
+        after_zero = first_zeros >> (CS_LIST_BYTES - 1);
     }
+    if (count == 0)
+        return first;
+    if (s->run == 0) {
+        if (!push(tape, (size_t)(first - body), CS_JSON_INTEGERS))
+            return first;
+        s->run = tape->count - 1;
+    }
+    extend_run(tape, s->run, count, (size_t)(last_comma - body));
+    return last_comma + 1;
 }
 
 /* The first byte of a value at `*p`. */
@@ -239,8 +290,8 @@ static cs_status begin_value(
     cs_json_scanner *s, cs_json_tape *tape, const uint8_t *body, const uint8_t **p,
     const uint8_t *end)
 {
-    if (s->depth > 0 && is_array(tape, s->open[s->depth - 1])) {
-        const uint8_t *rest = scan_integers(tape, body, *p, end);
+    if (is_in_array(s, tape)) {
+        const uint8_t *rest = scan_integers(s, tape, body, *p, end);
         if (rest != *p) {
             *p = rest;
             s->state = VALUE;
@@ -273,6 +324,8 @@ static cs_status begin_value(
     }
     if (!push(tape, start, kind))
         return CS_NO_MEMORY;
+    if (s->state != IN_NUMBER)
+        s->run = 0;
     if (s->state == AFTER_VALUE)
         end_token(tape, tape->count - 1, start + length, kind);
     *p += length;
@@ -283,6 +336,7 @@ static void end_container(cs_json_scanner *s, cs_json_tape *tape, size_t end_byt
 {
     uint32_t index = s->open[--s->depth];
     end_token(tape, index, end_bytes, cs_json_kind_of(tape->tokens[index]));
+    s->run = 0;
     s->state = AFTER_VALUE;
 }
 
@@ -323,7 +377,7 @@ static cs_status step(
         *p = scan_number(*p, end, &s->number_state);
         if (*p == end)
             return CS_END;
-        if (!end_number(tape, (size_t)(*p - body), s->number_state))
+        if (!end_number(s, tape, (size_t)(*p - body)))
             return CS_NUMBER;
         s->state = AFTER_VALUE;
         return CS_OK;
@@ -394,7 +448,7 @@ cs_status cs_json_finish(cs_json_scanner *scanner, cs_json_tape *tape)
         return scanner->status;
     scanner->at_bytes = scanner->known_bytes;
     if (scanner->state == IN_NUMBER && scanner->depth == 0 &&
-        end_number(tape, scanner->known_bytes, scanner->number_state))
+        end_number(scanner, tape, scanner->known_bytes))
         scanner->state = AFTER_VALUE;
     if (scanner->state == AFTER_VALUE && scanner->depth == 0)
         return CS_OK;

@@ -86,8 +86,8 @@ uint32_t cs_json_find(
     const cs_json_token *tokens, const uint8_t *body, uint32_t object, const uint8_t *key,
     size_t key_bytes)
 {
-    uint32_t found = CS_JSON_NONE, end = cs_json_next_of(tokens[object]);
-    for (uint32_t i = object + 1; i < end; i = cs_json_next_of(tokens[i + 1]))
+    uint32_t found = CS_JSON_NONE, end = cs_json_next_of(tokens, object);
+    for (uint32_t i = object + 1; i < end; i = cs_json_next_of(tokens, i + 1))
         if (cs_json_equals(tokens[i], body, key, key_bytes))
             found = i + 1;
     return found;
@@ -111,43 +111,121 @@ bool cs_json_integer(cs_json_token token, const uint8_t *body, int64_t *value_p)
     return true;
 }
 
+bool cs_json_next_integer(
+    cs_json_token run, const uint8_t *body, uint32_t *at_p, cs_json_token *integer_p)
+{
+    uint32_t at = *at_p;
+    while (at < run.end_bytes && !cs_is_digit(body[at]) && body[at] != '-')
+        at++;
+    if (at == run.end_bytes)
+        return false;
+    integer_p->start_bytes = at;
+    do
+        at++;
+    while (at < run.end_bytes && cs_is_digit(body[at]));
+    integer_p->end_bytes = *at_p = at;
+    integer_p->kind_next = (uint32_t)CS_JSON_INTEGER << 28;
+    return true;
+}
+
+uint32_t cs_json_element_count(const cs_json_token *tokens, uint32_t array)
+{
+    if (cs_json_kind_of(tokens[array]) != CS_JSON_ARRAY)
+        return 0;
+    uint32_t count = 0, end = cs_json_next_of(tokens, array);
+    for (uint32_t i = array + 1; i < end; i = cs_json_next_of(tokens, i))
+        count += cs_json_kind_of(tokens[i]) == CS_JSON_INTEGERS ? cs_json_run_count(tokens[i]) : 1;
+    return count;
+}
+
 /* The value of the `count` digits, 1 to 8, before `end`; 8 bytes before it can be read. */
 static uint32_t few_digits(const uint8_t *end, unsigned count)
 {
-    uint64_t digits = 0;
-    for (int i = 0; i < 8; i++) /* one load */
-        digits |= (uint64_t)end[i - 8] << 8 * i;
-    digits = (digits ^ 0x3030303030303030) & ~0ull << 8 * (8 - count);
+    uint64_t digits = (cs_load8(end - 8) ^ 0x3030303030303030) & ~0ull << 8 * (8 - count);
     /* Each pair of digits becomes one number below 100, then four of those are weighed. */
     digits = digits * 10 + (digits >> 8);
     uint64_t odd = digits & 0x000000ff000000ff, even = digits >> 16 & 0x000000ff000000ff;
     return (uint32_t)((odd * (100 + (1000000ull << 32)) + even * (1 + (10000ull << 32))) >> 32);
 }
 
+/* The token id that the digits before `end` are; false if they are none. */
+static bool read_id(const uint8_t *body, const uint8_t *start, const uint8_t *end, uint32_t *id_p)
+{
+    if (end - start <= 8 && end - body >= 8) {
+        *id_p = few_digits(end, (unsigned)(end - start));
+        return true;
+    }
+    uint64_t value = 0;
+    /* 10 digits hold every token id and cannot overflow. */
+    if (end - start > 10)
+        return false;
+    for (const uint8_t *p = start; p < end; p++)
+        value = value * 10 + (*p - '0');
+    *id_p = (uint32_t)value;
+    return value <= UINT32_MAX;
+}
+
+/* The ids of a run at `*out_p`, which moves behind them; false at one that is none, whose place is
+ * `*bad_at_p` then. */
+static bool read_run(
+    cs_json_token run, const uint8_t *body, uint32_t **out_p, uint32_t *bad_at_p)
+{
+    enum { BLOCK_BYTES = 4 * CS_LIST_BYTES };
+    const uint8_t *p = body + run.start_bytes, *end = body + run.end_bytes, *start = p;
+    uint32_t *out = *out_p;
+    bool is_inside = false; /* a number that starts at `start` goes on at `p` */
+    for (; end - p >= BLOCK_BYTES; p += BLOCK_BYTES) {
+        uint64_t digits = 0, others = 0;
+        for (int i = 0; i < 4; i++) {
+            cs_list_masks masks = cs_list_masks_of(p + i * CS_LIST_BYTES);
+            digits |= (uint64_t)masks.digits << i * CS_LIST_BYTES;
+            others |= (uint64_t)(masks.commas | masks.spaces) << i * CS_LIST_BYTES;
+        }
+        if (~(digits | others) != 0)
+            break;
+        uint64_t behind_digits = digits << 1 | is_inside;
+        uint64_t starts = digits & ~behind_digits, ends = behind_digits & ~digits;
+        if (!is_inside && starts != 0) {
+            start = p + __builtin_ctzll(starts);
+            starts &= starts - 1;
+        }
+        for (; ends != 0; ends &= ends - 1) {
+            if (!read_id(body, start, p + __builtin_ctzll(ends), out++)) {
+                *bad_at_p = (uint32_t)(start - body);
+                return false;
+            }
+            if (starts != 0)
+                start = p + __builtin_ctzll(starts);
+            starts &= starts - 1;
+        }
+        is_inside = digits >> (BLOCK_BYTES - 1) != 0;
+    }
+    cs_json_token integer;
+    run.start_bytes = (uint32_t)((is_inside ? start : p) - body);
+    for (uint32_t at = run.start_bytes; cs_json_next_integer(run, body, &at, &integer);) {
+        const uint8_t *digits = body + integer.start_bytes;
+        if (*digits == '-' || !read_id(body, digits, body + integer.end_bytes, out++)) {
+            *bad_at_p = integer.start_bytes;
+            return false;
+        }
+    }
+    *out_p = out;
+    return true;
+}
+
 cs_status cs_json_token_ids(
     const cs_json_token *tokens, const uint8_t *body, uint32_t array, uint32_t *out,
-    uint32_t *bad_p)
+    uint32_t *bad_at_p)
 {
-    if (cs_json_kind_of(tokens[array]) != CS_JSON_ARRAY) {
-        *bad_p = array;
+    *bad_at_p = tokens[array].start_bytes;
+    if (cs_json_kind_of(tokens[array]) != CS_JSON_ARRAY)
         return CS_KIND;
-    }
-    uint32_t end = cs_json_next_of(tokens[array]);
+    uint32_t end = cs_json_next_of(tokens, array);
     for (uint32_t i = array + 1; i < end; i++) {
-        const uint8_t *p = body + tokens[i].start_bytes, *stop = body + tokens[i].end_bytes;
-        uint64_t value = 0;
-        /* 10 digits hold every token id and cannot overflow. */
-        bool fits = cs_json_kind_of(tokens[i]) == CS_JSON_INTEGER && *p != '-' && stop - p <= 10;
-        if (fits && stop - p <= 8 && stop - body >= 8)
-            value = few_digits(stop, (unsigned)(stop - p));
-        else
-            for (; fits && p < stop; p++)
-                value = value * 10 + (*p - '0');
-        if (!fits || value > UINT32_MAX) {
-            *bad_p = i;
+        *bad_at_p = tokens[i].start_bytes;
+        if (cs_json_kind_of(tokens[i]) != CS_JSON_INTEGERS ||
+            !read_run(tokens[i], body, &out, bad_at_p))
             return CS_TOKEN_ID;
-        }
-        out[i - array - 1] = (uint32_t)value;
     }
     return CS_OK;
 }

@@ -16,6 +16,44 @@ static inline bool cs_is_digit(uint8_t c)
     return (uint8_t)(c - '0') < 10;
 }
 
+/* The 8 bytes at `p`, the first in the low bits; one load where that is how bytes lie. */
+static inline uint64_t cs_load8(const uint8_t *p)
+{
+    uint64_t text = 0;
+    for (int i = 0; i < 8; i++)
+        text |= (uint64_t)p[i] << 8 * i;
+    return text;
+}
+
+/* What the bytes of a piece of a list of integers are, byte 0 in bit 0. */
+typedef struct cs_list_masks {
+    uint32_t digits, zeros, commas, spaces;
+} cs_list_masks;
+
+enum { CS_LIST_BYTES = 16 };
+
+static inline cs_list_masks cs_list_masks_of(const uint8_t *p)
+{
+    cs_list_masks masks = {0};
+#if defined(__SSE2__) && !defined(CS_PORTABLE)
+    __m128i text = _mm_loadu_si128((const __m128i *)p);
+    __m128i value = _mm_sub_epi8(text, _mm_set1_epi8('0'));
+    __m128i is_digit = _mm_cmpeq_epi8(_mm_min_epu8(value, _mm_set1_epi8(9)), value);
+    masks.digits = (uint32_t)_mm_movemask_epi8(is_digit);
+    masks.zeros = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8('0')));
+    masks.commas = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(',')));
+    masks.spaces = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(' ')));
+#else
+    for (int i = 0; i < CS_LIST_BYTES; i++) {
+        masks.digits |= (uint32_t)cs_is_digit(p[i]) << i;
+        masks.zeros |= (uint32_t)(p[i] == '0') << i;
+        masks.commas |= (uint32_t)(p[i] == ',') << i;
+        masks.spaces |= (uint32_t)(p[i] == ' ') << i;
+    }
+#endif
+    return masks;
+}
+
 /*
  * The first byte of a string's text that does not simply stand for itself: a control character,
  * quote, backslash, or, where `ascii` is asked for, a byte of a longer UTF-8 sequence.

@@ -4,7 +4,19 @@ internal import CScan
 public struct JSONValue: Sendable {
     /// The document that holds the value.
     public let document: JSONDocument
+    /// Where its token is on the tape; an integer of an array shares its run's.
     let index: UInt32
+    private let token: cs_json_token
+
+    init(document: JSONDocument, index: UInt32) {
+        self.init(document: document, index: index, token: document.tokens[Int(index)])
+    }
+
+    fileprivate init(document: JSONDocument, index: UInt32, token: cs_json_token) {
+        self.document = document
+        self.index = index
+        self.token = token
+    }
 
     /// The kinds of value.
     public enum Kind: Sendable {
@@ -102,16 +114,17 @@ public struct JSONValue: Sendable {
     ///   element that is not an integer between 0 and 4294967295; `ids` is as before then.
     public func tokenIDs(into ids: inout [UInt32]) throws(ScanError) {
         let oldCount = ids.count
-        ids.append(contentsOf: repeatElement(0, count: Int(next - index - 1)))
-        var bad: UInt32 = 0
+        let count = cs_json_element_count(document.tokens, index)
+        ids.append(contentsOf: repeatElement(0, count: Int(count)))
+        var badAt: UInt32 = 0
         let status = ids.withUnsafeMutableBufferPointer { out in
             withBody {
                 cs_json_token_ids(
-                    document.tokens, $0, index, out.baseAddress.map { $0 + oldCount }, &bad)
+                    document.tokens, $0, index, out.baseAddress.map { $0 + oldCount }, &badAt)
             }
         }
         if status != CS_OK { ids.removeSubrange(oldCount...) }
-        try ScanError.check(status, at: Int(document.tokens[Int(bad)].start_bytes))
+        try ScanError.check(status, at: Int(badAt))
     }
 }
 
@@ -122,7 +135,7 @@ extension JSONValue {
     public var path: String {
         var path = ""
         var current = JSONValue(document: document, index: 0)
-        while current.index != index {
+        while current.byteRange != byteRange {
             if current.kind == .array {
                 for (position, element) in current.elements.enumerated() where element.holds(self) {
                     path += "[\(position)]"
@@ -141,15 +154,14 @@ extension JSONValue {
     }
 
     private func holds(_ other: JSONValue) -> Bool {
-        index <= other.index && other.index < next
+        byteRange.lowerBound <= other.byteRange.lowerBound
+            && other.byteRange.upperBound <= byteRange.upperBound
     }
 }
 
 extension JSONValue {
-    fileprivate var token: cs_json_token { document.tokens[Int(index)] }
-
     /// The index of the first token behind the value.
-    fileprivate var next: UInt32 { cs_json_next_of(token) }
+    fileprivate var next: UInt32 { cs_json_next_of(document.tokens, index) }
 
     fileprivate func withBody<Result>(_ read: (UnsafePointer<UInt8>?) -> Result) -> Result {
         document.bytes.withUnsafeBufferPointer { read($0.baseAddress) }
@@ -161,13 +173,32 @@ public struct JSONElements: Sequence, IteratorProtocol, Sendable {
     fileprivate let document: JSONDocument
     fileprivate var at: UInt32
     fileprivate let end: UInt32
+    /// Inside the run of integers at `at`.
+    private var byteAt: UInt32 = 0
+
+    fileprivate init(document: JSONDocument, at: UInt32, end: UInt32) {
+        self.document = document
+        self.at = at
+        self.end = end
+    }
 
     /// The next element.
     public mutating func next() -> JSONValue? {
-        guard at < end else { return nil }
-        let element = JSONValue(document: document, index: at)
-        at = element.next
-        return element
+        while at < end {
+            let token = document.tokens[Int(at)]
+            guard cs_json_kind_of(token) == CS_JSON_INTEGERS else {
+                defer { at = cs_json_next_of(document.tokens, at) }
+                return JSONValue(document: document, index: at)
+            }
+            byteAt = Swift.max(byteAt, token.start_bytes)
+            var integer = cs_json_token()
+            let found = document.bytes.withUnsafeBufferPointer {
+                cs_json_next_integer(token, $0.baseAddress, &byteAt, &integer)
+            }
+            if found { return JSONValue(document: document, index: at, token: integer) }
+            at += 1
+        }
+        return nil
     }
 }
 

@@ -4,7 +4,8 @@
  *   Status       cs_status, cs_status_message
  *   JSON         cs_json_feed, cs_json_finish; the tape they fill; cs_json_tape_free
  *   JSON values  cs_json_find, cs_json_equals, cs_json_unescape, cs_json_integer,
- *                cs_json_token_ids, cs_json_plain_bytes, cs_decimal
+ *                cs_json_next_integer, cs_json_element_count, cs_json_token_ids,
+ *                cs_json_plain_bytes, cs_decimal
  *   Prometheus   cs_prom_next, cs_prom_label
  *   msgpack      cs_mp_next, cs_mp_skip, cs_mp_token_ids
  *
@@ -66,7 +67,8 @@ typedef enum cs_json_kind {
     CS_JSON_NULL,
     CS_JSON_FALSE,
     CS_JSON_TRUE,
-    CS_JSON_INTEGER, /* digits with or without '-', of any length */
+    CS_JSON_INTEGER,  /* digits with or without '-', of any length */
+    CS_JSON_INTEGERS, /* as many as possible in a row in an array: text, commas included, and number */
     CS_JSON_REAL,
     CS_JSON_STRING,         /* its bytes are its value */
     CS_JSON_ESCAPED_STRING, /* holds escapes */
@@ -74,10 +76,11 @@ typedef enum cs_json_kind {
     CS_JSON_OBJECT          /* followed by its members: a string, then a value, each */
 } cs_json_kind;
 
-/* One value or key: its text, quotes and brackets included. Token 0 is the whole document. */
+/* One value or key: its text, quotes and brackets included. Token 0 is the whole document. All
+ * integers of an array are in runs: a prompt of token ids is two tokens, however long. */
 typedef struct cs_json_token {
     uint32_t start_bytes, end_bytes;
-    uint32_t kind_next; /* read with the two functions below */
+    uint32_t kind_next; /* read with the functions below */
 } cs_json_token;
 
 static inline cs_json_kind cs_json_kind_of(cs_json_token token)
@@ -85,10 +88,17 @@ static inline cs_json_kind cs_json_kind_of(cs_json_token token)
     return (cs_json_kind)(token.kind_next >> 28);
 }
 
-/* The index of the first token that is neither this one nor inside it. */
-static inline uint32_t cs_json_next_of(cs_json_token token)
+/* How many integers there are in a CS_JSON_INTEGERS. */
+static inline uint32_t cs_json_run_count(cs_json_token run)
 {
-    return token.kind_next & CS_JSON_MAX_BYTES;
+    return run.kind_next & CS_JSON_MAX_BYTES;
+}
+
+/* The index of the first token that is neither the one at `index` nor inside it. */
+static inline uint32_t cs_json_next_of(const cs_json_token *tokens, uint32_t index)
+{
+    bool is_run = cs_json_kind_of(tokens[index]) == CS_JSON_INTEGERS;
+    return is_run ? index + 1 : tokens[index].kind_next & CS_JSON_MAX_BYTES;
 }
 
 /* Starts as zeros; may be used again for another document after `count` is set to 0. */
@@ -106,6 +116,7 @@ typedef struct cs_json_scanner {
     uint32_t depth;
     uint8_t state, number_state;
     bool string_escaped;
+    uint32_t run; /* the run that the next integer goes on with; 0: there is none */
     uint32_t open[CS_JSON_MAX_DEPTH];
 } cs_json_scanner;
 
@@ -137,13 +148,21 @@ size_t cs_json_unescape(cs_json_token string, const uint8_t *body, uint8_t *out)
 /* False if the token is not a CS_JSON_INTEGER that fits. */
 bool cs_json_integer(cs_json_token token, const uint8_t *body, int64_t *value_p);
 
+/* The next CS_JSON_INTEGER of a run from `*at_p`, which starts as the run's `start_bytes` and moves
+ * behind it; false after the last. */
+bool cs_json_next_integer(
+    cs_json_token run, const uint8_t *body, uint32_t *at_p, cs_json_token *integer_p);
+
+/* The number of elements of an array; 0 for any other value. */
+uint32_t cs_json_element_count(const cs_json_token *tokens, uint32_t array);
+
 /*
- * The elements of an array of token ids. `out` has room for `next - array - 1` of them, which is
- * their number on success; after CS_TOKEN_ID `*bad_p` is the index of the token that is not one.
+ * The elements of an array of token ids. `out` has room for all elements; after CS_TOKEN_ID
+ * `*bad_at_p` is where the one stands that is none, after CS_KIND where the value stands.
  */
 cs_status cs_json_token_ids(
     const cs_json_token *tokens, const uint8_t *body, uint32_t array, uint32_t *out,
-    uint32_t *bad_p);
+    uint32_t *bad_at_p);
 
 /* How many bytes at the start of `text` stand for themselves inside a JSON string. */
 size_t cs_json_plain_bytes(const uint8_t *text, size_t text_bytes);

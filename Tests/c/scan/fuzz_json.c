@@ -6,7 +6,7 @@ static void read_all(const struct scan *scan, const uint8_t *text)
     const cs_json_token *tokens = scan->tape.tokens;
     for (uint32_t i = 0; i < scan->tape.count; i++) {
         cs_json_token token = tokens[i];
-        uint32_t size = token.end_bytes - token.start_bytes, next = cs_json_next_of(token), bad = 0;
+        uint32_t size = token.end_bytes - token.start_bytes, next = cs_json_next_of(tokens, i), bad = 0;
         CHECK(token.end_bytes > token.start_bytes && next > i && next <= scan->tape.count,
               "token %u", i);
         cs_json_kind kind = cs_json_kind_of(token);
@@ -18,10 +18,25 @@ static void read_all(const struct scan *scan, const uint8_t *text)
             CHECK(cs_json_equals(token, text, out, length), "token %u is not itself", i);
             free(out);
         } else if (kind == CS_JSON_ARRAY) {
-            uint32_t *ids = malloc((next - i) * sizeof *ids);
+            uint32_t count = cs_json_element_count(tokens, i);
+            uint32_t *ids = malloc((count + 1) * sizeof *ids);
             CHECK(ids != NULL, "no memory");
-            cs_json_token_ids(tokens, text, i, ids, &bad);
+            if (cs_json_token_ids(tokens, text, i, ids, &bad) != CS_OK)
+                CHECK(bad >= token.start_bytes && bad < token.end_bytes, "token %u", i);
             free(ids);
+        } else if (kind == CS_JSON_INTEGERS) {
+            uint32_t count = 0, at = token.start_bytes;
+            cs_json_token integer;
+            for (; cs_json_next_integer(token, text, &at, &integer); count++)
+                CHECK(integer.end_bytes > integer.start_bytes && integer.end_bytes <= at,
+                      "token %u", i);
+            CHECK(count == cs_json_run_count(token), "%u of token %u", count, i);
+            CHECK(i + 1 == scan->tape.count || cs_json_kind_of(tokens[i + 1]) != kind ||
+                      memchr(text + token.end_bytes, '[',
+                             tokens[i + 1].start_bytes - token.end_bytes) != NULL ||
+                      memchr(text + token.end_bytes, ']',
+                             tokens[i + 1].start_bytes - token.end_bytes) != NULL,
+                  "token %u goes on", i);
         } else if (kind == CS_JSON_OBJECT && next > i + 1) {
             const uint8_t *key = text + tokens[i + 1].start_bytes + 1;
             size_t key_bytes = tokens[i + 1].end_bytes - tokens[i + 1].start_bytes - 2;

@@ -218,7 +218,7 @@ static void test_tape(void)
         uint32_t start, end, next;
     } expected[] = {
         {CS_JSON_OBJECT, 0, 42, 9},    {CS_JSON_STRING, 1, 4, 2},
-        {CS_JSON_ARRAY, 6, 24, 7},     {CS_JSON_INTEGER, 7, 8, 4},
+        {CS_JSON_ARRAY, 6, 24, 7},     {CS_JSON_INTEGERS, 7, 8, 4},
         {CS_JSON_OBJECT, 10, 23, 7},   {CS_JSON_ESCAPED_STRING, 11, 16, 6},
         {CS_JSON_REAL, 18, 22, 7},     {CS_JSON_STRING, 26, 29, 8},
         {CS_JSON_ESCAPED_STRING, 32, 41, 9},
@@ -231,7 +231,7 @@ static void test_tape(void)
         CHECK(cs_json_kind_of(token) == expected[i].kind, "token %u", i);
         CHECK(token.start_bytes == expected[i].start, "token %u: %u", i, token.start_bytes);
         CHECK(token.end_bytes == expected[i].end, "token %u: %u", i, token.end_bytes);
-        CHECK(cs_json_next_of(token) == expected[i].next, "token %u", i);
+        CHECK(cs_json_next_of(scan.tape.tokens, i) == expected[i].next, "token %u", i);
     }
     CHECK(cs_json_find(scan.tape.tokens, text, 0, (const uint8_t *)"c", 1) == 8, "find");
     CHECK(cs_json_find(scan.tape.tokens, text, 4, (const uint8_t *)"b\n", 2) == 6, "find escaped");
@@ -240,6 +240,50 @@ static void test_tape(void)
     uint8_t out[16];
     CHECK(cs_json_unescape(scan.tape.tokens[8], text, out) == 4, "unescape");
     CHECK(memcmp(out, "x\xe2\x82\xac", 4) == 0, "unescape");
+    cs_json_tape_free(&scan.tape);
+}
+
+/* Integers of an array are one token as far as nothing else comes between, however they are fed. */
+static void test_runs(void)
+{
+    const char *json = "[1, 22,333 ,-4,5.5,6,[7,8],9,{\"a\":10},11]";
+    const uint8_t *text = (const uint8_t *)json;
+    static const struct {
+        cs_json_kind kind;
+        const char *text;
+        uint32_t count;
+    } expected[] = {
+        {CS_JSON_ARRAY, NULL, 10},    {CS_JSON_INTEGERS, "1, 22,333 ,-4", 4},
+        {CS_JSON_REAL, "5.5", 0},     {CS_JSON_INTEGERS, "6", 1},
+        {CS_JSON_ARRAY, "[7,8]", 2},  {CS_JSON_INTEGERS, "7,8", 2},
+        {CS_JSON_INTEGERS, "9", 1},   {CS_JSON_OBJECT, "{\"a\":10}", 0},
+        {CS_JSON_STRING, "\"a\"", 0}, {CS_JSON_INTEGER, "10", 0},
+        {CS_JSON_INTEGERS, "11", 1},
+    };
+    struct scan scan = scan_whole(text, strlen(json));
+    check_every_split(text, strlen(json), &scan);
+    const cs_json_token *tokens = scan.tape.tokens;
+    CHECK(scan.tape.count == sizeof expected / sizeof expected[0], "%u", scan.tape.count);
+    for (uint32_t i = 0; i < scan.tape.count; i++) {
+        CHECK(cs_json_kind_of(tokens[i]) == expected[i].kind, "token %u", i);
+        CHECK(expected[i].text == NULL ||
+                  (tokens[i].end_bytes - tokens[i].start_bytes == strlen(expected[i].text) &&
+                   memcmp(text + tokens[i].start_bytes, expected[i].text,
+                          strlen(expected[i].text)) == 0),
+              "token %u", i);
+        uint32_t count = expected[i].kind == CS_JSON_INTEGERS ? cs_json_run_count(tokens[i])
+                                                              : cs_json_element_count(tokens, i);
+        CHECK(count == expected[i].count, "token %u: %u", i, count);
+    }
+    static const int64_t values[] = {1, 22, 333, -4};
+    uint32_t at = tokens[1].start_bytes, count = 0;
+    cs_json_token integer;
+    for (; cs_json_next_integer(tokens[1], text, &at, &integer); count++) {
+        int64_t value = 0;
+        CHECK(count < 4 && cs_json_integer(integer, text, &value) && value == values[count],
+              "%u: %" PRId64, count, value);
+    }
+    CHECK(count == 4, "%u", count);
     cs_json_tape_free(&scan.tape);
 }
 
@@ -322,12 +366,12 @@ static void test_token_ids(void)
         {"[]", CS_OK, 0},
         {"[0,1, 4294967295 ,00000]", CS_EXPECTED_COMMA, 0},
         {"[0,1, 4294967295]", CS_OK, 0},
-        {"[1,4294967296]", CS_TOKEN_ID, 2},
-        {"[1,2,-1]", CS_TOKEN_ID, 3},
+        {"[1,4294967296]", CS_TOKEN_ID, 3},
+        {"[1,2,-1]", CS_TOKEN_ID, 5},
         {"[-0]", CS_TOKEN_ID, 1},
         {"[1.0]", CS_TOKEN_ID, 1},
         {"[\"1\"]", CS_TOKEN_ID, 1},
-        {"[1,[2]]", CS_TOKEN_ID, 2},
+        {"[1,[2]]", CS_TOKEN_ID, 3},
         {"[18446744073709551617]", CS_TOKEN_ID, 1},
         {"{\"a\":1}", CS_KIND, 0},
         {"5", CS_KIND, 0},
@@ -393,6 +437,7 @@ int main(void)
     test_depth();
     test_too_long();
     test_tape();
+    test_runs();
     test_numbers();
     test_strings();
     test_token_ids();

@@ -13,10 +13,10 @@ void *__wrap_realloc(void *memory, size_t size)
 
 int main(void)
 {
-    uint8_t text[2001] = "[";
+    uint8_t text[3001] = "[";
     for (size_t i = 0; i < 999; i++)
-        memcpy(text + 1 + 2 * i, "1,", 2);
-    memcpy(text + 1999, "1]", 2);
+        memcpy(text + 1 + 3 * i, "[],", 3);
+    memcpy(text + 2998, "[]]", 3);
     /* 1,001 tokens: 64, 128, 256, 512, 1024. */
     for (int allowed = 0; allowed <= 5; allowed++) {
         allocations_left = allowed;
