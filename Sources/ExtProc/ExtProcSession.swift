@@ -207,6 +207,7 @@ package final class ExtProcSession {
         if hasBody, let body = request?.body {
             mutations.append(.set(name: "content-length", value: String(body.count)))
             outgoing = (body, 0)
+            self.request?.settle()
         }
         headers.removeOwned(sparing: &mutations)
         writer.headers(.request, mutations, destination: destination)

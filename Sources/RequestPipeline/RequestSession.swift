@@ -148,6 +148,13 @@ public final class RequestSession {
         return decide()
     }
 
+    /// The decision stands, and no other will be asked for: lets go what that would need, the body
+    /// and the prompt's token ids.
+    public func settle() {
+        body = []
+        request = nil
+    }
+
     // MARK: - The response
 
     /// The head of the response came: the prompt is computed, and what a further try would need
@@ -159,8 +166,7 @@ public final class RequestSession {
     ) -> [HeaderMutation] {
         guard state == .routed else { return [] }
         self.status = status
-        body = []
-        request = nil
+        settle()
         endPrefill()
         if let server, let target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
