@@ -37,6 +37,9 @@ public final class Relay {
         case forwarding(isEventStream: Bool)
     }
 
+    /// How an error is written into an event stream.
+    public var errorShape = APIError.Shape.openAI
+
     private let downstream: ServerExchange
     private var observer: (any RelayObserver)?
     private var upstream: ClientExchange?
@@ -107,10 +110,10 @@ public final class Relay {
 
     /// Ends what downstream has of the response so that nobody takes it for whole: a client of an
     /// event stream is told why, then the connection or stream is reset.
-    private func breakOff(isEventStream: Bool, _ error: NetError) {
+    private func breakOff(isEventStream: Bool, _ error: APIError) {
         guard isEventStream else { return downstream.abort() }
         // The empty lines end an event that was cut in two.
-        downstream.write(Array("\n\ndata: \(APIError(upstream: error).body)\n\n".utf8))
+        downstream.write(Array("\n\n\(error.shaped(as: errorShape).event)".utf8))
         // A reset overtakes what HTTP/2 has not sent yet, which it does when this turn ends.
         downstream.loop.schedule(after: .zero) { [downstream] in downstream.abort() }
     }
@@ -146,7 +149,7 @@ extension Relay: ClientExchangeDelegate {
     /// Leaves the response open for another attempt, or breaks it off.
     public func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
         if case .forwarding(let isEventStream) = state {
-            breakOff(isEventStream: isEventStream, error)
+            breakOff(isEventStream: isEventStream, APIError(upstream: error))
             end(.broken(error))
         } else {
             end(.failed(error, wasSeen: hasSeenRequest(exchange, error)))

@@ -70,6 +70,7 @@ public final class Router: Sendable {
             ?? Desk(snapshot: pool.snapshot, seed: seeds.withLock { $0.next() })
         defer { desks.withLock { $0.append(desk) } }
         pool.refresh(&desk.snapshot)
+        desk.traffic.follow(desk.snapshot)
         return try body(desk)
     }
 }
@@ -78,10 +79,12 @@ public final class Router: Sendable {
 // Sendable: a desk is in the router's list of idle ones, or in the hands of one `withDesk`.
 final class Desk: @unchecked Sendable {
     var snapshot: PoolSnapshot
+    var traffic: TrafficDesk
     var cycle: SchedulingCycle
 
     init(snapshot: PoolSnapshot, seed: UInt64) {
         self.snapshot = snapshot
+        traffic = TrafficDesk(seed: ~seed)
         cycle = SchedulingCycle(
             request: SchedulingRequest(id: "", model: "", headers: NoHeaders()), seed: seed)
     }

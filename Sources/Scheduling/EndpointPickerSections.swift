@@ -7,6 +7,8 @@ public struct EndpointPickerSettings: Sendable {
     public var admitsByFlowControl = false
     /// Says how full the pool is; nil: nobody does.
     public var saturation: (any SaturationGauge)?
+    /// Those that say what requests are, by configured order; none leaves every body unread.
+    public var parsers: [any RequestParser] = []
 
     /// The defaults.
     public init() {}
@@ -91,5 +93,40 @@ extension EndpointPickerConfig {
         let declared = resolver.plugins.compactMap { $0 as? any SaturationGauge }
         if let only = declared.first { return only }
         return try resolver.declaredOrStandard("utilization-detector") as? any SaturationGauge
+    }
+
+    /// The parsers that `requestHandler` names, or the one of the deprecated `parser`; else all of
+    /// upstream's.
+    static func requestParsers(
+        _ section: inout ConfigSection, _ resolver: PluginResolver
+    ) throws(ConfigError) -> [any RequestParser] {
+        if let parser = section.optional("parser") { return [try Self.parser(parser, resolver)] }
+        guard let handler = section.optional("requestHandler") else {
+            var parsers: [any RequestParser] = []
+            for type in ["openai", "anthropic", "vllmhttp", "passthrough"] {
+                let parser = try resolver.declaredOrStandard("\(type)-parser")
+                if let parser = parser as? any RequestParser { parsers.append(parser) }
+            }
+            return parsers
+        }
+        return try handler.section { (section) throws(ConfigError) in
+            let list = try section.required("parsers")
+            var parsers: [any RequestParser] = []
+            for entry in try list.list() { parsers.append(try parser(entry, resolver)) }
+            guard !parsers.isEmpty else { throw list.error("must name a parser") }
+            return parsers
+        }
+    }
+
+    private static func parser(
+        _ entry: ConfigValue, _ resolver: PluginResolver
+    ) throws(ConfigError) -> any RequestParser {
+        let reference = try entry.section { (section) throws(ConfigError) in
+            try section.required("pluginRef")
+        }
+        guard let parser = try resolver.declared(reference) as? any RequestParser else {
+            throw reference.error("names a plugin that is no parser")
+        }
+        return parser
     }
 }

@@ -11,6 +11,7 @@ public final class Scheduler: Sendable {
     /// What else the configuration says.
     public let settings: EndpointPickerSettings
 
+    private let parsers: RequestParsers
     private let handler: any ProfileHandler
     private let processors: [any RequestProcessor]
     private let screeners: [any Screener]
@@ -27,6 +28,7 @@ public final class Scheduler: Sendable {
         self.handler = handler
         self.profiles = profiles
         self.settings = settings
+        parsers = RequestParsers(settings.parsers)
         processors = plugins.compactMap { $0 as? any RequestProcessor }
         screeners = plugins.compactMap { $0 as? any Screener }
         producers = plugins.compactMap { $0 as? any DataProducer }
@@ -39,6 +41,11 @@ public final class Scheduler: Sendable {
 
     /// Whether a plugin needs the token ids of prompts.
     public var needsTokens: Bool { promptNeeds.contains(.tokens) }
+
+    /// What a request is to be read as; nil if no parser takes it. `path` has no query.
+    public func api(ofMethod method: String, path: some StringProtocol) -> RequestAPI? {
+        method == "POST" ? parsers.api(ofPath: path) : .opaque
+    }
 
     /// Runs the plugins that read a request's headers. The caller has set them and the priority.
     public func process(_ request: inout SchedulingRequest) throws(SchedulingFailure) {
