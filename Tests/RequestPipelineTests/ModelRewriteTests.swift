@@ -1,7 +1,9 @@
 import Core
+import Dispatch
 import ModelServers
 import RequestPipeline
 import Scheduling
+import Synchronization
 import Testing
 
 func rewrite(
@@ -154,6 +156,21 @@ func rewrite(
             #expect(abs(part - expected) < 0.01, "seed \(seed): t\(index)")
             if weight == 0 { #expect(counts["t\(index)"] == nil) }
         }
+    }
+
+    /// Each thread that decides counts for itself.
+    @Test(arguments: [UInt64](1...3))
+    func weightsAreKeptByManyThreads(seed: UInt64) throws {
+        let fixture = try fixture(rewrite("r", (["m"], [("v1", 90), ("v2", 10)])), seed: seed)
+        let counts = Mutex<[String?: Int]>([:])
+        DispatchQueue.concurrentPerform(iterations: 8) { _ in
+            var own: [String?: Int] = [:]
+            for _ in 0..<1250 { own[target(fixture, "m"), default: 0] += 1 }
+            counts.withLock { $0.merge(own, uniquingKeysWith: +) }
+        }
+        let v2 = try #require(counts.withLock(\.self)["v2"])
+        #expect(abs(v2 - 1000) < 100, "seed \(seed)")
+        #expect(counts.withLock { $0["v1"] } == 10_000 - v2, "seed \(seed)")
     }
 
     @Test func aSmallPartComesEvenly() throws {
