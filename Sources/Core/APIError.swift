@@ -1,5 +1,4 @@
-/// A failure that the client of the OpenAI API sees, in the shape that vLLM gives it:
-/// `{"error":{"message":…,"type":…,"param":…,"code":…}}`, `code` being the HTTP status.
+/// A failure that the client of an API sees.
 public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The HTTP status.
     public var status: Int
@@ -11,6 +10,25 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     public var param: String?
     /// Response headers beside the body's own, such as `x-llm-d-request-dropped-reason`.
     public var headers: [Header]
+    /// How the client's API writes errors.
+    public var shape = Shape.openAI
+
+    /// How an API writes errors.
+    public enum Shape: Sendable {
+        /// As vLLM does for the OpenAI API: `{"error":{"message":…,"type":…,"param":…,"code":…}}`,
+        /// `code` being the HTTP status.
+        case openAI
+        /// As the Anthropic API does: `{"type":"error","error":{"type":…,"message":…}}`, the type
+        /// being one of that API's.
+        case anthropic
+
+        /// The shape of the API that a path, without its query, belongs to.
+        public init(path: some StringProtocol) {
+            let isMessages =
+                path.hasSuffix("/v1/messages") || path.hasSuffix("/v1/messages/count_tokens")
+            self = isMessages ? .anthropic : .openAI
+        }
+    }
 
     /// A response header.
     public struct Header: Equatable, Sendable {
@@ -63,6 +81,11 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
             headers: [Header("x-llm-d-request-dropped-reason", reason.rawValue)])
     }
 
+    /// 412: the client wanted the request served only where its prompt is cached.
+    public static func preconditionFailed(_ message: String) -> APIError {
+        APIError(status: 412, type: "PreconditionFailed", message: message)
+    }
+
     /// 502: the model server failed before it answered.
     public static func badGateway(_ message: String) -> APIError {
         APIError(status: 502, type: "BadGateway", message: message)
@@ -73,12 +96,43 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
         APIError(status: 504, type: "GatewayTimeout", message: message)
     }
 
+    /// The same error in another shape.
+    public func shaped(as shape: Shape) -> APIError {
+        var error = self
+        error.shape = shape
+        return error
+    }
+
     /// The JSON body.
     public var body: String {
+        if shape == .anthropic {
+            return
+                "{\"type\":\"error\",\"error\":{\"type\":\"\(anthropicType)\","
+                + "\"message\":\"\(message.jsonEscaped)\"}}"
+        }
         let param = param.map { "\"\($0.jsonEscaped)\"" } ?? "null"
         return
             "{\"error\":{\"message\":\"\(message.jsonEscaped)\",\"type\":\"\(type.jsonEscaped)\","
             + "\"param\":\(param),\"code\":\(status)}}"
+    }
+
+    /// The error as a server-sent event, for a stream that has begun.
+    public var event: String {
+        (shape == .anthropic ? "event: error\n" : "") + "data: \(body)\n\n"
+    }
+
+    private var anthropicType: String {
+        switch status {
+        case 401: "authentication_error"
+        case 403: "permission_error"
+        case 404: "not_found_error"
+        case 413: "request_too_large"
+        case 429: "rate_limit_error"
+        case 400..<500: "invalid_request_error"
+        case 503: "overloaded_error"
+        case 504: "timeout_error"
+        default: "api_error"
+        }
     }
 
     /// One line for logs.

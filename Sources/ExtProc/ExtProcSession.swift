@@ -135,15 +135,22 @@ package final class ExtProcSession {
             let changes = request?.responseStarted(
                 status: try list.status(),
                 servedBy: try message.servedEndpoint().flatMap { try? SocketAddress(parsing: $0) })
-            writer.headers(
-                .response,
-                [.set(name: "x-went-into-resp-headers", value: "true")] + (changes ?? []))
+            writer.headers(.response, try responseMutations(list) + (changes ?? []))
             if endOfStream { finish() }
         case (.responseBody(let bytes, let endOfStream), .responding):
             request?.responseBody(bytes)
-            writer.body(.response, bytes, endOfStream: endOfStream)
+            if let request, request.rewritesResponse {
+                var body: [UInt8] = []
+                body.reserveCapacity(bytes.count + 256)
+                request.rewriteResponse(bytes) { body.append(contentsOf: $0) }
+                if endOfStream { request.finishResponse { body.append(contentsOf: $0) } }
+                body.withUnsafeBytes { writer.body(.response, $0, endOfStream: endOfStream) }
+            } else {
+                writer.body(.response, bytes, endOfStream: endOfStream)
+            }
             if endOfStream { finish() }
         case (.responseTrailers, .responding):
+            request?.finishResponse { writer.body(.response, $0, endOfStream: false) }
             writer.trailers(.response)
             finish()
         // After a response of the router's own, or of the data plane's, parts of the request may
@@ -189,6 +196,12 @@ package final class ExtProcSession {
             state = .awaitingResponse
             route(decision, to: &writer)
             return .proceed
+        case .answer(let response):
+            state = .ended
+            answer(
+                status: response.status, contentType: response.contentType, body: response.body,
+                to: &writer)
+            return .end(.ok)
         case .reject(let error):
             state = .ended
             outgoing = nil
@@ -214,12 +227,33 @@ package final class ExtProcSession {
     }
 
     private func reject(_ error: APIError, to writer: inout ProcessingResponseWriter) {
-        var headers: [HeaderMutation] = [.set(name: "content-type", value: "application/json")]
+        answer(
+            status: error.status, contentType: "application/json", body: error.body,
+            further: error.headers.map { .set(name: $0.name, value: $0.value) }, to: &writer)
+    }
+
+    /// Ends the exchange with a response of the router's own.
+    private func answer(
+        status: Int, contentType: String, body: String, further: [HeaderMutation] = [],
+        to writer: inout ProcessingResponseWriter
+    ) {
+        var headers: [HeaderMutation] = [.set(name: "content-type", value: contentType)]
         if let request {
             headers.append(.set(name: "x-request-id", value: request.requestID))
         }
-        headers += error.headers.map { .set(name: $0.name, value: $0.value) }
-        writer.immediate(status: error.status, headers: headers, body: error.body)
+        writer.immediate(status: status, headers: headers + further, body: body)
+    }
+
+    /// Changes to the headers of the response.
+    private func responseMutations(_ list: HeaderList) throws(ProtobufError) -> [HeaderMutation] {
+        var mutations: [HeaderMutation] = [.set(name: "x-went-into-resp-headers", value: "true")]
+        if request?.rewritesResponse == true { mutations.append(.remove(name: "content-length")) }
+        try list.forEach { name, _ in
+            guard name.starts(with: "x-".utf8) else { return }
+            let text = String(decoding: name, as: UTF8.self)
+            if RouterHeaders.owned.contains(text) { mutations.append(.remove(name: text)) }
+        }
+        return mutations
     }
 
     private func finish() {

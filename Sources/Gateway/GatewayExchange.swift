@@ -28,6 +28,7 @@ final class GatewayExchange {
         session = RequestSession(
             router: router, method: exchange.head.method, path: exchange.head.path,
             headers: exchange.head.headers)
+        relay.errorShape = session.errorShape
         perform(session.begin(endOfBody: false))
     }
 
@@ -37,6 +38,13 @@ final class GatewayExchange {
         case .more, .wait: break
         case .tokenize(let question): tokenize(question)
         case .route(let decision): send(decision)
+        case .answer(let response):
+            exchange.respond(
+                HTTPResponseHead(
+                    status: response.status,
+                    headers: [
+                        "content-type": response.contentType, "x-request-id": session.requestID,
+                    ]), text: response.body)
         case .reject(let error): relay.reject(error, requestID: session.requestID)
         }
     }
@@ -66,7 +74,7 @@ final class GatewayExchange {
     private func send(_ decision: Decision) {
         self.decision = decision
         var head = exchange.forwardedHead(requestID: decision.requestID)
-        for name in RouterHeaders.owned { head.headers.remove(name) }
+        for name in RouterHeaders.owned(in: head.headers) { head.headers.remove(name) }
         head.headers.apply(decision.headers)
         relay.start(
             head, to: decision.endpoint.server.address, body: .bytes(session.body),
@@ -98,7 +106,10 @@ extension GatewayExchange: ServerExchangeDelegate {
 
 extension GatewayExchange: RelayObserver {
     func relay(_ relay: Relay, willForward head: inout HTTPResponseHead) {
+        // An engine's headers of such names go first: plugins may set some of their own.
+        for name in RouterHeaders.owned(in: head.headers) { head.headers.remove(name) }
         head.headers.apply(session.responseStarted(status: head.status))
+        if session.rewritesResponse { head.headers.remove("content-length") }
         head.headers.set("x-request-id", session.requestID)
         guard revealsEndpoints, let decision else { return }
         head.headers.set("x-llmd-decode", decision.endpoint.server.name)
@@ -112,19 +123,26 @@ extension GatewayExchange: RelayObserver {
 
     func relay(_ relay: Relay, received body: UnsafeRawBufferPointer) {
         session.responseBody(body)
-        relay.forward(body)
+        if session.rewritesResponse {
+            session.rewriteResponse(body) { relay.forward($0) }
+        } else {
+            relay.forward(body)
+        }
     }
 
     func relay(_ relay: Relay, ended outcome: Relay.Outcome) {
         switch outcome {
-        case .completed: session.completed(.finished)
+        case .completed:
+            session.finishResponse { relay.forward($0) }
+            session.completed(.finished)
         case .broken(let error): session.completed(.failed(APIError(upstream: error)))
         case .failed(let error, wasSeen: false) where !error.isOwnTrouble:
             perform(session.endpointFailed())
         case .failed(let error, _):
             let error = APIError(upstream: error)
             session.completed(.failed(error))
-            exchange.respond(error, requestID: session.requestID)
+            exchange.respond(
+                error.shaped(as: session.errorShape), requestID: session.requestID)
         }
     }
 }

@@ -89,7 +89,8 @@ final class Admission: Sendable {
             status: 503, type: "ServiceUnavailable",
             message: "Too many requests are served at the moment.",
             headers: [.init("retry-after", "1")])
-        exchange.respond(error, requestID: id.text)
+        exchange.respond(
+            error.shaped(as: APIError.Shape(path: exchange.head.path)), requestID: id.text)
         return AnsweredExchange()
     }
 }

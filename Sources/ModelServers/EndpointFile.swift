@@ -7,14 +7,22 @@ public import Core
     import Musl
 #endif
 
-/// Reads lists of endpoints: discovery files, and the arguments of `--endpoint`.
+/// Reads discovery files, and lists of endpoints in the arguments of `--endpoint`.
 public enum EndpointFile {
     /// A longer file is refused.
     public static let maximumBytes = 1 << 20
 
-    /// Reads a file; see ``servers(parsing:file:)``.
-    public static func servers(at path: String) throws(ConfigError) -> [ModelServer] {
-        try servers(parsing: try text(at: path), file: path)
+    /// What a discovery file says.
+    public struct Contents: Equatable, Sendable {
+        /// The model servers.
+        public var servers: [ModelServer]
+        /// What it says about requests.
+        public var rules: TrafficRules
+    }
+
+    /// Reads a file; see ``contents(parsing:file:)``.
+    public static func contents(at path: String) throws(ConfigError) -> Contents {
+        try contents(parsing: try text(at: path), file: path)
     }
 
     /// Reads a document in YAML or JSON, as upstream's `file-discovery` has it:
@@ -28,10 +36,11 @@ public enum EndpointFile {
     ///
     /// and beyond upstream `metricsPort` (a port at the same address), `eventsEndpoint` and
     /// `replayEndpoint` (ZMQ endpoints of the engine's KV events; of rank 0 if there are more), and
-    /// `dataParallelSize` (the ranks behind the address).
-    public static func servers(
+    /// `dataParallelSize` (the ranks behind the address). Beside `endpoints` may stand `objectives`
+    /// and `modelRewrites`, see ``TrafficRules``.
+    public static func contents(
         parsing text: String, file: String
-    ) throws(ConfigError) -> [ModelServer] {
+    ) throws(ConfigError) -> Contents {
         let root = try ConfigValue(parsing: text, file: file)
         return try root.section { (section) throws(ConfigError) in
             var servers: [ModelServer] = []
@@ -42,7 +51,7 @@ public enum EndpointFile {
                 }
                 servers.append(server)
             }
-            return servers
+            return Contents(servers: servers, rules: try TrafficRules(reading: &section))
         }
     }
 

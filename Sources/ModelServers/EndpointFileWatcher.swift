@@ -9,7 +9,7 @@ public import Net
     import Musl
 #endif
 
-/// Keeps a pool as a discovery file has it. Belongs to a loop.
+/// Keeps a pool, and what is said about requests, as a discovery file has them. Belongs to a loop.
 ///
 /// The file is looked at every second; one that was replaced by a rename is noticed, too. A file
 /// that is missing or wrong changes nothing and is logged once.
@@ -55,9 +55,15 @@ public final class EndpointFileWatcher {
         guard current != stamp else { return }
         stamp = current
         do {
-            let servers = try EndpointFile.servers(at: path)
-            pool.update(servers)
-            logger.info("discovery file read", metadata: ["endpoints": "\(servers.count)"])
+            let contents = try EndpointFile.contents(at: path)
+            pool.update(contents.servers, rules: contents.rules)
+            logger.info(
+                "discovery file read",
+                metadata: [
+                    "endpoints": "\(contents.servers.count)",
+                    "objectives": "\(contents.rules.objectives.count)",
+                    "rewrites": "\(contents.rules.rewrites.count)",
+                ])
         } catch {
             logger.error("discovery file kept out: \(error)")
         }

@@ -11,12 +11,36 @@ public final class PoolSnapshot: Sendable {
     public let endpoints: [Endpoint]
     /// Every model that a member serves, sorted; nil while the models of a member are not known.
     public let models: [String]?
+    /// What is said about requests.
+    public let rules: TrafficRules
+    private let catalog: ModelCatalog
 
-    init(generation: Int, members: [PoolMember], models: [String]?) {
+    init(
+        generation: Int, members: [PoolMember], modelsByID: [UInt32: [ServedModel]] = [:],
+        rules: TrafficRules = TrafficRules()
+    ) {
         self.generation = generation
         self.members = members
-        self.models = models
+        self.rules = rules
         endpoints = members.map(\.endpoint)
+        catalog = ModelCatalog(modelsByID, endpoints: endpoints.map(\.id))
+        let isComplete = !members.isEmpty && modelsByID.count == members.count
+        models = isComplete ? catalog.models.map(\.id) : nil
+    }
+
+    /// The models that members have listed so far, sorted by id.
+    public var servedModels: [ServedModel] { catalog.models }
+
+    /// A model as the first member that has it lists it; nil if none does.
+    public func model(_ id: String) -> ServedModel? { catalog[id] }
+
+    /// Whether a member lists a model.
+    public func lists(_ model: String) -> Bool { catalog[model] != nil }
+
+    /// The ids of the endpoints that may serve a model: those that list it, and those of which it
+    /// is not known. Nil if that rules nobody out, or if no endpoint lists it.
+    public func endpointIDs(serving model: String) -> Set<UInt32>? {
+        catalog.endpoints(serving: model)
     }
 
     /// The member at an address.
@@ -32,8 +56,9 @@ public final class EndpointPool: Sendable {
     public typealias Observer = @Sendable (_ before: PoolSnapshot, _ after: PoolSnapshot) -> Void
 
     private struct State {
-        var snapshot = PoolSnapshot(generation: 0, members: [], models: nil)
-        var modelsByID: [UInt32: [String]] = [:]
+        var snapshot = PoolSnapshot(generation: 0, members: [])
+        var modelsByID: [UInt32: [ServedModel]] = [:]
+        var rules = TrafficRules()
         var nextID: UInt32 = 0
         var observers: [Observer] = []
     }
@@ -54,10 +79,12 @@ public final class EndpointPool: Sendable {
         }
     }
 
-    /// Makes `servers` the pool. A server that is there already, with nothing about it changed,
-    /// keeps its live state. Names must be unique.
-    public func update(_ servers: [ModelServer]) {
+    /// Makes `servers` the pool and, in the same step, `rules` what is said about requests; nil
+    /// leaves that as it is. A server that is there already, with nothing about it changed, keeps
+    /// its live state. Names must be unique.
+    public func update(_ servers: [ModelServer], rules: TrafficRules? = nil) {
         change { state in
+            if let rules { state.rules = rules }
             var known: [String: PoolMember] = [:]
             for member in state.snapshot.members {
                 known[member.endpoint.server.name] = member
@@ -72,8 +99,16 @@ public final class EndpointPool: Sendable {
         }
     }
 
+    /// Says something else about requests.
+    public func setRules(_ rules: TrafficRules) {
+        change { state in
+            state.rules = rules
+            return state.snapshot.members
+        }
+    }
+
     /// Notes which models a member serves.
-    public func setModels(_ models: [String], of member: PoolMember) {
+    public func setModels(_ models: [ServedModel], of member: PoolMember) {
         let id = member.endpoint.id
         guard state.withLock({ $0.modelsByID[id] }) != models else { return }
         change { state in
@@ -87,7 +122,7 @@ public final class EndpointPool: Sendable {
     public func observe(_ observer: @escaping Observer) {
         state.withLock { state in
             state.observers.append(observer)
-            observer(PoolSnapshot(generation: 0, members: [], models: nil), state.snapshot)
+            observer(PoolSnapshot(generation: 0, members: []), state.snapshot)
         }
     }
 
@@ -97,10 +132,9 @@ public final class EndpointPool: Sendable {
             let members = members(&state)
             let ids = Set(members.map(\.endpoint.id))
             state.modelsByID = state.modelsByID.filter { ids.contains($0.key) }
-            let isComplete = !members.isEmpty && state.modelsByID.count == members.count
-            let models = isComplete ? Set(state.modelsByID.values.joined()).sorted() : nil
             state.snapshot = PoolSnapshot(
-                generation: before.generation + 1, members: members, models: models)
+                generation: before.generation + 1, members: members,
+                modelsByID: state.modelsByID, rules: state.rules)
             // Under the lock, so that observers see changes in their order and before requests do.
             for observer in state.observers {
                 observer(before, state.snapshot)

@@ -18,7 +18,7 @@ extension APIError {
 }
 
 extension ServerExchange {
-    /// Answers with an error in OpenAI's shape.
+    /// Answers with an error, in its shape.
     public func respond(_ error: APIError, requestID: String) {
         var headers: HTTPHeaders = [
             "content-type": "application/json", "x-request-id": requestID,

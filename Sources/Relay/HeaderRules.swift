@@ -57,7 +57,7 @@ public enum RouterHeaders {
     /// Response header: who computed the prompt. A sidecar gives an address, the gateway a name.
     public static let prefill = "x-llmd-prefill"
 
-    /// The names, in lower case.
+    /// The names that are the router's own, in lower case.
     public static let owned: Set<String> = [
         "x-data-parallel-host-port", "x-encoder-hosts-ports", "x-gateway-destination-endpoint",
         "x-gateway-destination-endpoint-served", "x-gateway-destination-endpoint-subset",
@@ -68,4 +68,17 @@ public enum RouterHeaders {
         "x-llm-d-slo-ttft-ms", "x-llm-d-video-duration-seconds", "x-llm-d-video-fps",
         "x-llm-d-video-resolution", "x-prefiller-host-port", "x-slo-tpot-ms", "x-slo-ttft-ms",
     ]
+
+    /// The names of the router's own headers among those of a message, in lower case; nearly
+    /// always none.
+    public static func owned(in headers: HTTPHeaders) -> [String] {
+        var found: [String] = []
+        headers.forEachBytes { name, _ in
+            guard name.count > 2, name[0] | 0x20 == UInt8(ascii: "x"), name[1] == UInt8(ascii: "-")
+            else { return }
+            let text = String(decoding: name, as: UTF8.self).lowercased()
+            if owned.contains(text) { found.append(text) }
+        }
+        return found
+    }
 }

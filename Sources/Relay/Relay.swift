@@ -37,6 +37,9 @@ public final class Relay {
         case forwarding(isEventStream: Bool)
     }
 
+    /// How an error is written into an event stream.
+    public var errorShape = APIError.Shape.openAI
+
     private let downstream: ServerExchange
     private var observer: (any RelayObserver)?
     private var upstream: ClientExchange?
@@ -121,7 +124,7 @@ public final class Relay {
     private func breakOff(isEventStream: Bool, _ error: APIError) {
         guard isEventStream else { return downstream.abort() }
         // The empty lines end an event that was cut in two.
-        downstream.write(Array("\n\ndata: \(error.body)\n\n".utf8))
+        downstream.write(Array("\n\n\(error.shaped(as: errorShape).event)".utf8))
         // A reset overtakes what HTTP/2 has not sent yet, which it does when this turn ends.
         downstream.loop.schedule(after: .zero) { [downstream] in downstream.abort() }
     }

@@ -2,36 +2,55 @@ import Scan
 import Scheduling
 
 extension JSONDocument {
-    /// The images, videos and audio clips of the chat messages in the body, each once.
-    func mediaItems() -> [MediaItem] {
+    /// The images, videos and audio clips of a body of `api`, each once.
+    func mediaItems(_ api: RequestAPI) -> [MediaItem] {
         var items: [MediaItem] = []
-        guard let messages = self["messages"], messages.kind == .array else { return [] }
-        for message in messages.elements {
-            guard let content = message["content"], content.kind == .array else { continue }
-            for part in content.elements {
-                guard let item = part.mediaItem(), !items.contains(item) else { continue }
-                items.append(item)
+        switch api {
+        case .chat, .messages, .embeddings: self["messages"]?.addMedia(to: &items)
+        case .responses: self["input"]?.addMedia(to: &items)
+        case .generate:
+            guard let hashes = self["features"]?["mm_hashes"] else { break }
+            for (name, list) in hashes.members {
+                guard let kind = MediaItem.Kind(rawValue: name) else { continue }
+                for hash in list.elements { items.addOnce(kind, hash) }
             }
+        case .completions, .named, .opaque: break
         }
         return items
     }
 }
 
 extension JSONValue {
-    /// The parts of messages that are media, and their kinds (OpenAI and vLLM).
-    private static let mediaParts: [(type: String, kind: MediaItem.Kind)] = [
-        ("image_url", .image), ("video_url", .video), ("audio_url", .audio),
-        ("input_audio", .audio),
+    /// The parts of messages that are media, where their content is named, and their kinds: those
+    /// of OpenAI's chats and vLLM's, of OpenAI's responses, and of Anthropic's messages.
+    private static let mediaParts: [(type: String, member: String, kind: MediaItem.Kind)] = [
+        ("image_url", "image_url", .image), ("video_url", "video_url", .video),
+        ("audio_url", "audio_url", .audio), ("input_audio", "input_audio", .audio),
+        ("input_image", "image_url", .image), ("image", "source", .image),
     ]
 
-    fileprivate func mediaItem() -> MediaItem? {
-        guard let type = self["type"],
-            let part = Self.mediaParts.first(where: { type.equals($0.type) }),
-            let value = self[part.type]
-        else { return nil }
-        // `{"url": …}` of images and videos, `{"data": …}` of audio, or a plain URL.
+    /// Adds the media in a list of messages, or of parts of one.
+    fileprivate func addMedia(to items: inout [MediaItem]) {
+        guard kind == .array else { return }
+        for element in elements {
+            if let type = element["type"],
+                let part = Self.mediaParts.first(where: { type.equals($0.type) })
+            {
+                if let value = element[part.member] { items.addOnce(part.kind, value) }
+            } else {
+                // Of a message, or of the result of a tool.
+                element["content"]?.addMedia(to: &items)
+            }
+        }
+    }
+}
+
+extension [MediaItem] {
+    fileprivate mutating func addOnce(_ kind: MediaItem.Kind, _ value: JSONValue) {
+        // `{"url": …}` of images and videos, `{"data": …}` of audio and images, or plain text.
         let source = (value["url"] ?? value["data"] ?? value).rawBytes
-        return MediaItem(kind: part.kind, identifier: source.contentHash)
+        let item = MediaItem(kind: kind, identifier: source.contentHash)
+        if !contains(item) { append(item) }
     }
 }
 

@@ -1,29 +1,6 @@
 import Core
 import Scan
-
-/// The APIs whose bodies the router reads.
-enum RequestKind {
-    /// `/v1/completions`.
-    case completions
-    /// `/v1/chat/completions`.
-    case chat
-    /// Anything else: passed on unread.
-    case opaque
-
-    init(method: String, path: some StringProtocol) {
-        self =
-            switch (method, path) {
-            case ("POST", "/v1/completions"): .completions
-            case ("POST", "/v1/chat/completions"): .chat
-            default: .opaque
-            }
-    }
-
-    /// Where engines show the token ids of such a request.
-    var renderPath: String {
-        self == .chat ? "/v1/chat/completions/render" : "/v1/completions/render"
-    }
-}
+import Scheduling
 
 /// What the router needs to know of a request's body.
 struct ParsedRequest {
@@ -31,76 +8,114 @@ struct ParsedRequest {
     enum Prompt {
         /// Token ids, as the client gave them.
         case tokens([UInt32])
-        /// Text at a place in the body, of which only an engine can tell the token ids.
-        case text(Range<Int>)
+        /// Text at places in the body, of which only an engine can tell the token ids. What stays
+        /// from turn to turn, tools and instructions, comes first.
+        case text([Range<Int>])
         /// None.
         case none
     }
 
-    /// The model that the client asked for.
-    var model: String
+    /// The model that the client asked for; nil if the body names none.
+    var model: String?
     /// The prompt; the first one of a batch.
-    var prompt: Prompt
+    var prompt = Prompt.none
     /// What else tells prompts apart in the prefix cache.
     var cacheSalt: String?
     /// Whether the response comes token by token.
     var isStreaming: Bool
+    /// The most tokens to generate, if the client set a limit.
+    var maximumOutputTokens: Int?
 
     /// Tokens of the prompt, four bytes of text counting as one.
     var promptTokenCount: Int {
         switch prompt {
         case .tokens(let tokens): tokens.count
-        case .text(let range): range.count / 4
+        case .text(let ranges): ranges.reduce(0) { $0 + $1.count } / 4
         case .none: 0
         }
     }
 
-    /// Reads a body of `kind`, which is not opaque.
+    /// What plugins are told of the body.
+    func details(_ api: RequestAPI) -> RequestDetails {
+        var details = RequestDetails()
+        details.api = api
+        details.isStreaming = isStreaming
+        details.maximumOutputTokens = maximumOutputTokens
+        return details
+    }
+
+    /// Reads a body of `api`, which is not opaque.
     ///
     /// - Throws: 400 where the router cannot do its part. What it does not read is left for the
     ///   engine to check.
-    init(_ document: JSONDocument, kind: RequestKind) throws(APIError) {
+    init(_ document: JSONDocument, api: RequestAPI) throws(APIError) {
         guard document.root.kind == .object else {
             throw .badRequest("The request body is not a JSON object.")
         }
-        guard let model = document["model"], !model.isNull else {
-            throw .badRequest("The request names no model.", param: "model")
+        if let value = document["model"], !value.isNull {
+            guard let name = value.string else {
+                throw .badRequest("The model must be a string.", param: "model")
+            }
+            model = name
         }
-        guard let name = model.string else {
-            throw .badRequest("The model must be a string.", param: "model")
-        }
-        self.model = name
         cacheSalt = document["cache_salt"]?.string
         isStreaming = document["stream"]?.bool ?? false
-        switch kind {
+        switch api {
+        case .completions:
+            try readPrompt(document["prompt"], param: "prompt")
+            maximumOutputTokens = document["max_tokens"]?.int
         case .chat:
-            prompt = document["messages"].map { .text($0.contentRange) } ?? .none
-        default:
-            prompt =
-                try document["prompt"].map { (value) throws(APIError) in
-                    try Self.prompt(value)
-                } ?? .none
+            readMessages("messages", in: document, behind: ["tools"])
+            maximumOutputTokens =
+                document["max_completion_tokens"]?.int ?? document["max_tokens"]?.int
+        case .responses:
+            readMessages("input", in: document, behind: ["tools", "instructions"])
+            maximumOutputTokens = document["max_output_tokens"]?.int
+        case .messages:
+            readMessages("messages", in: document, behind: ["tools", "system"])
+            maximumOutputTokens = document["max_tokens"]?.int
+        case .embeddings:
+            if document["messages"] != nil {
+                readMessages("messages", in: document)
+            } else {
+                try readPrompt(document["input"], param: "input")
+            }
+        case .generate:
+            try readPrompt(document["token_ids"], param: "token_ids")
+            maximumOutputTokens = document["sampling_params"]?["max_tokens"]?.int
+        case .named, .opaque: break
         }
     }
 
-    /// The first prompt of the value of `prompt`: a string, token ids, or a list of either.
-    private static func prompt(_ value: JSONValue) throws(APIError) -> Prompt {
-        switch value.kind {
-        case .string: return .text(value.contentRange)
-        case .array:
-            var elements = value.elements
-            guard let first = elements.next() else { return .none }
-            if first.kind == .string || first.kind == .array { return try prompt(first) }
-            var tokens: [UInt32] = []
-            do {
-                try value.tokenIDs(into: &tokens)
-            } catch {
-                throw .badRequest(
-                    "The prompt is no list of token ids: \(error).", param: "prompt")
-            }
-            return .tokens(tokens)
-        default: return .none
+    /// Reads the first prompt of a value: a string, token ids, or a list of either.
+    private mutating func readPrompt(_ value: JSONValue?, param: String) throws(APIError) {
+        guard let value else { return }
+        if value.kind == .string {
+            prompt = .text([value.contentRange])
+            return
         }
+        var elements = value.elements
+        guard let first = elements.next() else { return }
+        if first.kind == .string || first.kind == .array {
+            return try readPrompt(first, param: param)
+        }
+        var tokens: [UInt32] = []
+        do {
+            try value.tokenIDs(into: &tokens)
+        } catch {
+            throw .badRequest("The \(param) is no list of token ids: \(error).", param: param)
+        }
+        prompt = .tokens(tokens)
+    }
+
+    /// Reads the member `name`, a text or a list of messages, behind `others`, which are part of
+    /// the prompt, too.
+    private mutating func readMessages(
+        _ name: String, in document: JSONDocument, behind others: [String] = []
+    ) {
+        guard let messages = document[name], !messages.isNull else { return }
+        let values = others.compactMap { document[$0] }.filter { !$0.isNull } + [messages]
+        prompt = .text(values.map(\.contentRange))
     }
 }
 
@@ -113,6 +128,11 @@ extension JSONValue {
 }
 
 extension APIError {
+    /// 400: the body names no model, and no rewrite gives it one.
+    static var noModel: APIError {
+        .badRequest("The request names no model.", param: "model")
+    }
+
     /// 400: the body is not JSON, in the shape that vLLM gives it.
     static func malformedJSON(_ error: ScanError) -> APIError {
         APIError(

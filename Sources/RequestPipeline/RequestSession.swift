@@ -21,6 +21,8 @@ public final class RequestSession {
     /// The request's body, from the step that ends it until the response starts. Copies share its
     /// storage.
     public private(set) var body: [UInt8] = []
+    /// How the client's API writes errors.
+    public let errorShape: APIError.Shape
 
     private enum State {
         case receiving
@@ -31,7 +33,10 @@ public final class RequestSession {
     }
 
     private let router: Router
-    private let kind: RequestKind
+    /// Nil if no parser takes the request.
+    private let api: RequestAPI?
+    /// Whether the client wants to know which models there are.
+    private let wantsModels: Bool
     private let headers: any HeaderLookup
     private let hasRequestID: Bool
     private let contentLength: Int?
@@ -41,7 +46,8 @@ public final class RequestSession {
     private var receivedBytes = 0
     private let scanner: JSONScanner?
     private var request: SchedulingRequest?
-    private var needsTokens = false
+    /// What to ask an engine for the prompt's token ids with, until it was asked.
+    private var renderBody: [UInt8]?
     private var ticket: FlowTicket?
 
     private var target: PoolMember?
@@ -52,6 +58,7 @@ public final class RequestSession {
     private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
     private var usage: UsageReader?
+    private var responseModel: ResponseModelRewriter?
     private var isStreaming = false
     private var status: Int?
     private var firstByteAt: MonotonicTime?
@@ -63,14 +70,16 @@ public final class RequestSession {
     ) {
         self.router = router
         self.headers = headers
-        kind = RequestKind(method: method, path: path)
+        api = router.scheduler.api(ofMethod: method, path: path)
+        wantsModels = method == "GET" && path.hasSuffix("/v1/models")
+        errorShape = APIError.Shape(path: path)
         let given = headers.value(ofHeader: "x-request-id")
         requestID = RequestID(header: given).text
         hasRequestID = given == requestID
         startedAt = now
         contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
         let length = min(contentLength ?? 0, router.configuration.maximumBodyBytes)
-        if kind == .opaque {
+        if api == .opaque {
             scanner = nil
             body.reserveCapacity(length)
         } else {
@@ -88,6 +97,9 @@ public final class RequestSession {
     public func begin(endOfBody: Bool) -> Step {
         if let contentLength, contentLength > router.configuration.maximumBodyBytes {
             return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
+        }
+        guard api != nil else {
+            return reject(.badRequest("No parser of this router takes requests to this path."))
         }
         return endOfBody ? receivedEnd() : .more
     }
@@ -189,6 +201,24 @@ public final class RequestSession {
         usage?.append(bytes)
     }
 
+    /// Whether the response's body must go through ``rewriteResponse(_:emit:)``, which changes its
+    /// length. Does not change any more once the request is routed.
+    public var rewritesResponse: Bool { responseModel != nil }
+
+    /// Gives the model in a piece of the response's body the name that the client asked for. Hands
+    /// the bytes to `emit`, in any number of pieces that are valid during the call; a few may be
+    /// held back until the next piece, or ``finishResponse(emit:)``.
+    public func rewriteResponse(
+        _ bytes: UnsafeRawBufferPointer, emit: (UnsafeRawBufferPointer) -> Void
+    ) {
+        if responseModel?.rewrite(bytes, emit: emit) == nil { emit(bytes) }
+    }
+
+    /// Hands over what is held back of a response whose body is complete.
+    public func finishResponse(emit: (UnsafeRawBufferPointer) -> Void) {
+        responseModel?.finish(emit: emit)
+    }
+
     /// The request is over. Only the first call counts.
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
@@ -221,65 +251,57 @@ public final class RequestSession {
     // MARK: - Steps
 
     private func parsed() throws(APIError) -> Step {
-        var tokens: [UInt32] = []
-        var promptTokenCount = 0
-        var cacheSalt: String?
-        var promptText: PromptText?
-        var media: [MediaItem] = []
-        if let scanner {
+        if wantsModels, let list = router.modelList() {
+            state = .ended
+            return .answer(list)
+        }
+        var request = SchedulingRequest(id: requestID, model: "", headers: headers)
+        if let scanner, let api {
             let document: JSONDocument
             do {
                 document = try scanner.finish()
             } catch {
                 throw .malformedJSON(error)
             }
-            let parsed = try ParsedRequest(document, kind: kind)
-            body = document.bytes
-            model = parsed.model
-            try checkModel()
-            metrics = router.metrics.model(model)
-            usage = UsageReader()
-            isStreaming = parsed.isStreaming
-            promptTokenCount = parsed.promptTokenCount
-            cacheSalt = parsed.cacheSalt
-            switch parsed.prompt {
-            case .tokens(let ids): tokens = ids
-            case .text(let range):
-                needsTokens = router.scheduler.needsTokens
-                promptText = PromptText(body: body, range: range)
-            case .none: break
-            }
-            if router.scheduler.promptNeeds.contains(.media) { media = document.mediaItems() }
+            let read = try router.read(document, as: api, into: &request)
+            model = request.model
+            body = read.body
+            renderBody = read.renderBody
+            responseModel = read.responseModel
+            isStreaming = request.details.isStreaming
+            usage = UsageReader(keepsHead: api == .messages && isStreaming)
         }
-        var request = SchedulingRequest(
-            id: requestID, model: model, headers: headers, tokens: tokens,
-            promptTokenCount: promptTokenCount, cacheSalt: cacheSalt, promptText: promptText,
-            media: media)
-        request.priority = router.configuration.priority(headers)
+        request.priority = router.priority(ofObjective: request.objectiveName)
         do {
             try router.scheduler.process(&request)
         } catch {
             throw error.apiError
         }
         self.request = request
+        if scanner != nil { metrics = router.metrics.model(of: request) }
         metrics?.started(bodyBytes: receivedBytes)
         return admit()
     }
 
-    private func checkModel() throws(APIError) {
-        let configured = router.configuration.models
-        let known = configured.isEmpty ? router.pool.snapshot.models : configured
-        if let known, !known.contains(model) { throw .unknownModel(model, known: known) }
+    /// The request has its turn: asks for its token ids if they are wanted, else decides.
+    private func proceed() -> Step {
+        guard let renderBody, let question = tokenizeRequest(renderBody) else { return decide() }
+        state = .tokenizing
+        return .tokenize(question)
     }
 
-    /// Asks the healthy engines with the fewest requests; nil if there is none.
-    private func tokenizeRequest() -> TokenizeRequest? {
-        let engines = router.pool.snapshot.members.filter(\.isHealthy)
+    /// Asks the healthy engines of the model with the fewest requests; nil if there is none.
+    private func tokenizeRequest(_ body: [UInt8]) -> TokenizeRequest? {
+        renderBody = nil
+        let snapshot = router.pool.snapshot
+        let serving = request.flatMap { snapshot.endpointIDs(serving: $0.targetModel) }
+        let engines = snapshot.members
+            .filter { $0.isHealthy && serving?.contains($0.endpoint.id) != false }
             .sorted { $0.inFlightCount < $1.inFlightCount }
             .prefix(3).map(\.endpoint.server.address)
-        guard !engines.isEmpty else { return nil }
+        guard !engines.isEmpty, let path = api?.renderPath else { return nil }
         return TokenizeRequest(
-            engines: Array(engines), path: kind.renderPath, body: body,
+            engines: Array(engines), path: path, body: body,
             timeout: router.configuration.tokenizeTimeout,
             maximumResponseBytes: 16 * receivedBytes + 65536)
     }
@@ -289,8 +311,10 @@ public final class RequestSession {
         let began = MonotonicTime.now
         do {
             let decision = try router.withDesk { (desk) throws(APIError) in
+                let serving = desk.snapshot.endpointIDs(serving: request.targetModel)
                 desk.lay(request, at: began) { member in
                     !failed.contains(member.endpoint.id)
+                        && (serving?.contains(member.endpoint.id) ?? true)
                         && (subset?.contains(member.endpoint.server.address) ?? true)
                 }
                 defer { desk.clear() }
@@ -319,6 +343,10 @@ public final class RequestSession {
         }
         var headers = router.scheduler.prepare(result, in: cycle.context)
         if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
+        // What is compressed cannot be looked into.
+        if rewritesResponse, self.headers.value(ofHeader: "accept-encoding") != nil {
+            headers.append(.set(name: "accept-encoding", value: "identity"))
+        }
 
         if router.scheduler.observesResponses {
             routed = RoutedRequest(request, result, endpoints: cycle.context.endpoints)
@@ -357,7 +385,7 @@ public final class RequestSession {
         state = .ended
         leaveFlow(now: .now)
         (metrics ?? router.metrics.model(model)).error(error.status)
-        return .reject(error)
+        return .reject(error.shaped(as: errorShape))
     }
 
     // MARK: - Flow control
@@ -406,12 +434,6 @@ public final class RequestSession {
             return .wait
         case .rejected(let rejection): return reject(rejection.error)
         }
-    }
-
-    private func proceed() -> Step {
-        guard needsTokens, let question = tokenizeRequest() else { return decide() }
-        state = .tokenizing
-        return .tokenize(question)
     }
 
     private func leaveFlow(now: MonotonicTime) {

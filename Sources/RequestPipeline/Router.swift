@@ -17,8 +17,6 @@ public struct RouterConfiguration: Sendable {
     public var maximumAttempts = 4
     /// Whether decisions carry their scores.
     public var recordsScores = false
-    /// The priority of a request by its headers; below 0 it may be shed.
-    public var priority: @Sendable (any HeaderLookup) -> Int = { _ in 0 }
     /// Determines every random choice; each run has its own if it is nil.
     public var seed: UInt64?
 
@@ -76,6 +74,7 @@ public final class Router: Sendable {
             ?? Desk(snapshot: pool.snapshot, seed: seeds.withLock { $0.next() })
         defer { desks.withLock { $0.append(desk) } }
         pool.refresh(&desk.snapshot)
+        desk.traffic.follow(desk.snapshot)
         return try body(desk)
     }
 }
@@ -84,10 +83,12 @@ public final class Router: Sendable {
 // Sendable: a desk is in the router's list of idle ones, or in the hands of one `withDesk`.
 final class Desk: @unchecked Sendable {
     var snapshot: PoolSnapshot
+    var traffic: TrafficDesk
     var cycle: SchedulingCycle
 
     init(snapshot: PoolSnapshot, seed: UInt64) {
         self.snapshot = snapshot
+        traffic = TrafficDesk(seed: ~seed)
         cycle = SchedulingCycle(
             request: SchedulingRequest(id: "", model: "", headers: NoHeaders()), seed: seed)
     }

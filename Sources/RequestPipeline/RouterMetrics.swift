@@ -14,7 +14,8 @@ public final class RouterMetrics: Sendable {
     private let scheduling: Histogram
     private let hitRatio: Histogram
     private let families: ModelMetrics.Families
-    private let models = Mutex<[String: ModelMetrics]>([:])
+    private let rewrites: Family<Counter>
+    private let models = Mutex<[ModelMetrics.Key: ModelMetrics]>([:])
 
     /// Registers the metrics. Those of the endpoints are read from `pool`, which has the `name`.
     public init(registry: MetricsRegistry, pool: EndpointPool, poolName: String) {
@@ -28,21 +29,48 @@ public final class RouterMetrics: Sendable {
             "llm_d_epp_prefix_indexer_hit_ratio",
             "Part of the prompt's blocks that the chosen endpoint holds.",
             bounds: (0...10).map { Double($0) / 10 })
+        rewrites = registry.counters(
+            "llm_d_epp_model_rewrite_decisions_total", "Requests whose model a rewrite gave.",
+            labels: ["model_rewrite_name", "model_name", "target_model"])
         families = ModelMetrics.Families(registry)
         Self.registerPool(registry, pool, poolName)
     }
 
-    /// The metrics of one model; the name is the client's.
+    /// The metrics of requests like this one: of its model and its flow.
+    func model(of request: SchedulingRequest) -> ModelMetrics {
+        model(
+            request.model, target: request.targetModel, fairnessID: request.fairnessID,
+            priority: request.priority)
+    }
+
+    /// The metrics of requests of which only the model is known, if that.
     func model(_ name: String) -> ModelMetrics {
-        // The client may have made it up, and it is kept.
-        let name = name.utf8.count <= Self.maximumNameBytes ? name : "other"
+        model(name, target: name, fairnessID: SchedulingRequest.defaultFairnessID, priority: 0)
+    }
+
+    private func model(
+        _ name: String, target: String, fairnessID: String, priority: Int
+    ) -> ModelMetrics {
+        let key = ModelMetrics.Key(
+            model: Self.bounded(name), target: Self.bounded(target),
+            fairnessID: Self.bounded(fairnessID), priority: priority)
         return models.withLock { models in
-            if let metrics = models[name] { return metrics }
-            let metrics = ModelMetrics(families, model: name)
+            if let metrics = models[key] { return metrics }
+            let metrics = ModelMetrics(families, key)
             // Beyond the limit of label sets names share one series, and need not be kept.
-            if models.count < MetricsRegistry.defaultLimit { models[name] = metrics }
+            if models.count < MetricsRegistry.defaultLimit { models[key] = metrics }
             return metrics
         }
+    }
+
+    /// A rule gave a request its model.
+    func rewrote(_ model: String, by decision: ModelRewriter.Decision) {
+        rewrites.child(decision.rewrite, Self.bounded(model), decision.target).increment()
+    }
+
+    /// A name that a client may have made up, and that is kept.
+    private static func bounded(_ name: String) -> String {
+        name.utf8.count <= maximumNameBytes ? name : "other"
     }
 
     /// A decision was made.
@@ -93,8 +121,16 @@ public final class RouterMetrics: Sendable {
     }
 }
 
-/// The metrics of one model.
+/// The metrics of requests for one model by one flow.
 final class ModelMetrics: Sendable {
+    /// What they have in common.
+    struct Key: Hashable {
+        var model: String
+        var target: String
+        var fairnessID: String
+        var priority: Int
+    }
+
     static let labels = ["model_name", "target_model_name", "fairness_id", "priority"]
 
     /// What the metrics of all models are taken from.
@@ -126,9 +162,8 @@ final class ModelMetrics: Sendable {
     private let outputTokens: Histogram
     private let cachedTokens: Histogram
 
-    init(_ families: Families, model: String) {
-        // Fairness and priority are those of a request that says nothing of either.
-        values = [model, model, "default-flow", "0"]
+    init(_ families: Families, _ key: Key) {
+        values = [key.model, key.target, key.fairnessID, String(key.priority)]
         self.families = families
         running = families.running.child(values)
         requests = families.requests.child(values)
@@ -139,8 +174,8 @@ final class ModelMetrics: Sendable {
         inputTokens = families.inputTokens.child(values)
         outputTokens = families.outputTokens.child(values)
         cachedTokens = families.cachedTokens.child(values)
-        decodeOnly = families.disaggregation.child(model, "decode-only")
-        prefillDecode = families.disaggregation.child(model, "prefill-decode")
+        decodeOnly = families.disaggregation.child(key.model, "decode-only")
+        prefillDecode = families.disaggregation.child(key.model, "prefill-decode")
     }
 
     /// A request was understood.

@@ -11,6 +11,8 @@ public enum Step: Sendable {
     case wait
     /// The request goes to an endpoint. ``RequestSession/completed(_:)`` must follow.
     case route(Decision)
+    /// The client gets this from the router itself. The session has ended.
+    case answer(LocalResponse)
     /// The client gets an error. The session has ended.
     case reject(APIError)
 }
@@ -29,7 +31,7 @@ public struct TokenizeRequest: Sendable {
     public var maximumResponseBytes: Int
 }
 
-/// Where a request goes, and how. The body goes as it came: ``RequestSession/body``.
+/// Where a request goes, and how. The body goes as ``RequestSession/body`` has it.
 public struct Decision: Sendable {
     /// Where the request goes.
     public var endpoint: Endpoint
@@ -37,7 +39,7 @@ public struct Decision: Sendable {
     public var fallbacks: [Endpoint]
     /// Who computes the prompt, if another endpoint does.
     public var prefill: Endpoint?
-    /// Changes to the request's headers.
+    /// Changes to the request's headers, beside the removal of the router's own.
     public var headers: [HeaderMutation]
     /// The model that the client asked for; empty if the request names none.
     public var model: String

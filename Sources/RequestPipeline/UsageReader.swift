@@ -2,8 +2,9 @@ import Scan
 
 /// Finds the token counts of a response while it passes by, whether JSON or server-sent events.
 ///
-/// Both carry `usage` near their end (the last event but `[DONE]`), so the last bytes are kept
-/// and read once, at the end.
+/// All carry `usage` near their end (OpenAI: the last event but `[DONE]`, or the one that completes
+/// a response; Anthropic: `message_delta`), so the last bytes are kept and read once, at the end.
+/// Anthropic's streams tell of the prompt in their first event, so their first bytes are kept, too.
 struct UsageReader {
     /// What the response says of its tokens.
     struct Usage: Equatable {
@@ -15,10 +16,21 @@ struct UsageReader {
     /// Kept of a response; a usage object and what follows it are far shorter.
     static let tailBytes = 4096
 
+    private var head: [UInt8] = []
     private var tail: [UInt8] = []
+    private let keepsHead: Bool
+
+    /// With `keepsHead` what the last usage leaves open is taken from the first one, if that stands
+    /// at the response's start.
+    init(keepsHead: Bool = false) {
+        self.keepsHead = keepsHead
+    }
 
     /// Adds a piece of the response.
     mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        if keepsHead, head.count < Self.tailBytes {
+            head.append(contentsOf: bytes.prefix(Self.tailBytes - head.count))
+        }
         if tail.count + bytes.count > 2 * Self.tailBytes {
             let kept = max(0, Self.tailBytes - bytes.count)
             tail.removeFirst(max(0, tail.count - kept))
@@ -28,17 +40,24 @@ struct UsageReader {
 
     /// The last usage in the response; nil if it has none.
     func usage() -> Usage? {
-        let key = Array("\"usage\":".utf8)
-        var at = tail.count - key.count
-        while at >= 0 {
-            if tail[at] == key[0], tail[at..<(at + key.count)].elementsEqual(key),
-                let usage = Self.read(object: tail[(at + key.count)...])
-            {
-                return usage
-            }
-            at -= 1
+        let places = (0...max(0, tail.count - Self.key.count)).reversed()
+        let last = places.lazy.compactMap { Self.usage(in: tail, at: $0) }.first
+        guard keepsHead else { return last }
+        let starts = 0...max(0, head.count - Self.key.count)
+        let first = starts.lazy.compactMap { Self.usage(in: head, at: $0) }.first
+        guard var usage = last ?? first else { return nil }
+        usage.promptTokens = usage.promptTokens ?? first?.promptTokens
+        usage.cachedTokens = usage.cachedTokens ?? first?.cachedTokens
+        return usage
+    }
+
+    private static let key = Array("\"usage\":".utf8)
+
+    private static func usage(in text: [UInt8], at place: Int) -> Usage? {
+        guard place < text.count, text[place] == key[0], text[place...].starts(with: key) else {
+            return nil
         }
-        return nil
+        return read(object: text[(place + key.count)...])
     }
 
     private static func read(object text: ArraySlice<UInt8>) -> Usage? {
@@ -46,10 +65,11 @@ struct UsageReader {
         guard text.first == UInt8(ascii: "{"), let end = endOfObject(text),
             let document = try? JSONDocument.parse(Array(text[..<end]))
         else { return nil }
+        let details = document["prompt_tokens_details"] ?? document["input_tokens_details"]
         return Usage(
-            promptTokens: document["prompt_tokens"]?.int,
-            completionTokens: document["completion_tokens"]?.int,
-            cachedTokens: document["prompt_tokens_details"]?["cached_tokens"]?.int)
+            promptTokens: (document["prompt_tokens"] ?? document["input_tokens"])?.int,
+            completionTokens: (document["completion_tokens"] ?? document["output_tokens"])?.int,
+            cachedTokens: (details?["cached_tokens"] ?? document["cache_read_input_tokens"])?.int)
     }
 
     /// Behind the closing brace; strings in a usage hold no braces.

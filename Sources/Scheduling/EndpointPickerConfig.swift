@@ -48,7 +48,8 @@ public struct EndpointPickerConfig {
     /// configuration without profiles has one called `default` with every filter, scorer and
     /// picker, one without a profile handler has `single-profile-handler`, and one without plugins
     /// scores queue, KV cache and prefix with weights 2, 2 and 3. A producer that a plugin reads
-    /// and that is not declared is made with its defaults.
+    /// and that is not declared is made with its defaults. Requests are read by `openai-parser`,
+    /// `anthropic-parser`, `vllmhttp-parser` and `passthrough-parser`.
     public init(
         parsing text: String, file: String, registry: PluginRegistry
     ) throws(ConfigError) {
@@ -82,7 +83,9 @@ public struct EndpointPickerConfig {
         try Self.checkDataLayer(section.orEmpty("dataLayer"), resolver)
         flowControl = section.optional("flowControl")
         saturationDetector = section.optional("saturationDetector")
-        scheduler = Scheduler(handler: handler, profiles: profiles, plugins: resolver.plugins)
+        scheduler = Scheduler(
+            handler: handler, profiles: profiles, plugins: resolver.plugins,
+            parsers: try Self.requestParsers(&section, resolver))
     }
 
     /// The types and parameters of the declared plugins, in their order.

@@ -50,4 +50,39 @@ extension EndpointPickerConfig {
             throw reference.error("names '\(plugin.name.name)', which is of no data layer")
         }
     }
+
+    /// The parsers that `requestHandler` names, or the one of the deprecated `parser`; else all of
+    /// upstream's.
+    static func requestParsers(
+        _ section: inout ConfigSection, _ resolver: PluginResolver
+    ) throws(ConfigError) -> [any RequestParser] {
+        if let parser = section.optional("parser") { return [try Self.parser(parser, resolver)] }
+        guard let handler = section.optional("requestHandler") else {
+            var parsers: [any RequestParser] = []
+            for type in ["openai", "anthropic", "vllmhttp", "passthrough"] {
+                let parser = try resolver.declaredOrStandard("\(type)-parser")
+                if let parser = parser as? any RequestParser { parsers.append(parser) }
+            }
+            return parsers
+        }
+        return try handler.section { (section) throws(ConfigError) in
+            let list = try section.required("parsers")
+            var parsers: [any RequestParser] = []
+            for entry in try list.list() { parsers.append(try parser(entry, resolver)) }
+            guard !parsers.isEmpty else { throw list.error("must name a parser") }
+            return parsers
+        }
+    }
+
+    private static func parser(
+        _ entry: ConfigValue, _ resolver: PluginResolver
+    ) throws(ConfigError) -> any RequestParser {
+        let reference = try entry.section { (section) throws(ConfigError) in
+            try section.required("pluginRef")
+        }
+        guard let parser = try resolver.declared(reference) as? any RequestParser else {
+            throw reference.error("names a plugin that is no parser")
+        }
+        return parser
+    }
 }

@@ -9,6 +9,7 @@ public final class Scheduler: Sendable {
     /// Whether responses must be told of.
     public let observesResponses: Bool
 
+    private let parsers: RequestParsers
     private let handler: any ProfileHandler
     private let processors: [any RequestProcessor]
     private let screeners: [any Screener]
@@ -17,12 +18,15 @@ public final class Scheduler: Sendable {
     private let preRequests: [any PreRequest]
     private let observers: [any ResponseObserver]
 
-    /// Puts plugins together; `plugins` are all of the configuration, in their order.
+    /// Puts plugins together; `plugins` are all of the configuration, in their order. `parsers` say
+    /// what requests are, in their order; without one every body is left unread.
     public init(
-        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin]
+        handler: any ProfileHandler, profiles: [SchedulingProfile], plugins: [any Plugin],
+        parsers: [any RequestParser] = []
     ) {
         self.handler = handler
         self.profiles = profiles
+        self.parsers = RequestParsers(parsers)
         processors = plugins.compactMap { $0 as? any RequestProcessor }
         screeners = plugins.compactMap { $0 as? any Screener }
         producers = plugins.compactMap { $0 as? any DataProducer }
@@ -35,6 +39,11 @@ public final class Scheduler: Sendable {
 
     /// Whether a plugin needs the token ids of prompts.
     public var needsTokens: Bool { promptNeeds.contains(.tokens) }
+
+    /// What a request is to be read as; nil if no parser takes it. `path` has no query.
+    public func api(ofMethod method: String, path: some StringProtocol) -> RequestAPI? {
+        method == "POST" ? parsers.api(ofPath: path) : .opaque
+    }
 
     /// Runs the plugins that read a request's headers. The caller has set them and the priority.
     public func process(_ request: inout SchedulingRequest) throws(SchedulingFailure) {

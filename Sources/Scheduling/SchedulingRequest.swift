@@ -20,20 +20,24 @@ public struct PromptNeeds: OptionSet, Sendable {
 /// of the body.
 public struct PromptText: Sendable {
     private let body: [UInt8]
-    private let range: Range<Int>
+    private let ranges: [Range<Int>]
 
-    /// The text at `range` of `body`.
-    public init(body: [UInt8], range: Range<Int>) {
+    /// The texts at `ranges` of `body`, one behind the other.
+    public init(body: [UInt8], ranges: [Range<Int>]) {
         self.body = body
-        self.range = range.clamped(to: body.indices)
+        self.ranges = ranges.map { $0.clamped(to: body.indices) }
     }
 
     /// How long it is.
-    public var byteCount: Int { range.count }
+    public var byteCount: Int { ranges.reduce(0) { $0 + $1.count } }
 
-    /// Calls `read` with the bytes.
+    /// Calls `read` with the bytes; a copy of them if they lie at several places.
     public func withBytes<Result>(_ read: (Span<UInt8>) -> Result) -> Result {
-        read(body.span.extracting(range))
+        if ranges.count == 1 { return read(body.span.extracting(ranges[0])) }
+        var text: [UInt8] = []
+        text.reserveCapacity(byteCount)
+        for range in ranges { text += body[range] }
+        return read(text.span)
     }
 }
 
@@ -84,6 +88,8 @@ public struct SchedulingRequest {
     public var promptText: PromptText?
     /// The media in the prompt; filled only where a plugin needs them.
     public var media: [MediaItem] = []
+    /// What the body says beside the prompt.
+    public var details = RequestDetails()
     /// Who is served first, by the request's objective; what is below 0 may be shed.
     public var priority = 0
     /// The agent's session, by headers that agents set; nil unless a plugin reads them.
@@ -151,6 +157,10 @@ public enum RoutingHeaders {
     /// The name of an InferenceObjective.
     public static let objective = (
         "x-llm-d-inference-objective", "x-gateway-inference-objective"
+    )
+    /// The model to ask engines for.
+    public static let targetModel = (
+        "x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"
     )
     /// Milliseconds to the first token.
     public static let ttft = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")

@@ -9,6 +9,7 @@ extension PluginRegistry {
         registry.registerDeciders()
         registry.registerProducers()
         registry.registerDataLayer()
+        registry.registerParsers()
         DeprecatedHandlers.register(in: &registry)
         registry.refuseWhatIsNotHere()
         return registry
@@ -77,6 +78,13 @@ extension PluginRegistry {
         register(P2PSourceProducer.self)
     }
 
+    private mutating func registerParsers() {
+        register(OpenAIParser.self)
+        register(AnthropicParser.self)
+        register(VLLMHTTPParser.self)
+        register(PassthroughParser.self)
+    }
+
     /// What upstream has and this does not, with the reason.
     private mutating func refuseWhatIsNotHere() {
         refuse("predicted-latency-producer", "asks a service that is no part of this")
@@ -84,6 +92,7 @@ extension PluginRegistry {
         refuse("request-attribute-reporter", "evaluates CEL expressions")
         refuse("disaggregatedset-rollout-screener", "needs the DisaggregatedSet resource")
         refuse("vllmgrpc-parser", "parses vLLM's gRPC API")
+        refuse("sglanghttp-parser", "parses SGLang's own API")
         refuse("vertexai-parser", "parses Vertex AI's gRPC API")
         refuse("dcgm-data-source", "scrapes GPU exporters")
         refuse("dcgm-extractor", "scrapes GPU exporters")

@@ -12,7 +12,10 @@ struct PoolOptions: ParsableArguments {
                 + "[,replay=E][,dp=RANKS]; may be given again.", valueName: "server"))
     var endpoint: [String] = []
 
-    @Option(help: "A file that lists the model servers; it is read again when it changes.")
+    @Option(
+        help: ArgumentHelp(
+            "A file of model servers, objectives and model rewrites; it is read again when it "
+                + "changes."))
     var endpointsFile: String?
 
     func validate() throws {
@@ -26,7 +29,8 @@ struct PoolOptions: ParsableArguments {
         guard let file = endpointsFile else {
             return pool.update(try EndpointFile.servers(parsing: endpoint, option: "--endpoint"))
         }
-        pool.update(try EndpointFile.servers(at: file))
+        let contents = try EndpointFile.contents(at: file)
+        pool.update(contents.servers, rules: contents.rules)
         loop.execute {
             EndpointFileWatcher(path: file, pool: pool, logger: Logger(label: "discovery"))
                 .start(on: loop)

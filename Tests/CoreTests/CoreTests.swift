@@ -78,6 +78,24 @@ import Testing
         #expect(APIError.notFound("x").body.contains(#""param":null,"code":404"#))
     }
 
+    @Test(arguments: [
+        (400, "invalid_request_error"), (404, "not_found_error"), (412, "invalid_request_error"),
+        (413, "request_too_large"), (429, "rate_limit_error"), (502, "api_error"),
+        (503, "overloaded_error"), (504, "timeout_error"),
+    ])
+    func anthropicHasAShapeOfItsOwn(status: Int, type: String) throws {
+        let error = APIError(status: status, type: "X", message: "no \"model\"")
+            .shaped(as: APIError.Shape(path: "/a/v1/messages"))
+        let object = try JSONSerialization.jsonObject(with: Data(error.body.utf8))
+        let fields = try #require(object as? [String: Any])
+        #expect(fields["type"] as? String == "error")
+        #expect(
+            fields["error"] as? [String: String] == ["type": type, "message": "no \"model\""])
+        #expect(error.event == "event: error\ndata: \(error.body)\n\n")
+        #expect(APIError.Shape(path: "/v1/messages/batches") == .openAI)
+        #expect(error.shaped(as: .openAI).event.hasPrefix(#"data: {"error":{"message":"#))
+    }
+
     @Test func droppedNamesItsReason() {
         let error = APIError.dropped(status: 429, reason: .saturated, "full")
         #expect(

@@ -12,13 +12,16 @@ import Testing
         detector.maxConcurrency = 1
         flow.detector = detector
         flow.enableEviction = true
-        return try Fixture(engines: 1, flow: flow) {
-            $0.priority = { Int($0.value(ofHeader: "priority") ?? "") ?? 0 }
-        }
+        let fixture = try Fixture(engines: 1, flow: flow)
+        fixture.pool.setRules(
+            TrafficRules(
+                objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
+        return fixture
     }
 
     private func post(_ conversation: Conversation, priority: Int = 0) throws -> [Response] {
-        try conversation.send(Request.requestHeaders(completion + [("priority", "\(priority)")]))
+        try conversation.send(
+            Request.requestHeaders(completion + [("x-llm-d-inference-objective", "\(priority)")]))
         return try conversation.send(
             Request.requestBody(#"{"model":"m","prompt":[1,2]}"#.utf8, end: true))
     }

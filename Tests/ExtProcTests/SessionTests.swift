@@ -1,5 +1,6 @@
 import Core
 import ExtProc
+import ModelServers
 import RequestPipeline
 import Testing
 
@@ -53,7 +54,7 @@ import Testing
     @Test func anEmptyBodyIsOneChunk() throws {
         let conversation = Conversation(try Fixture())
         var head = completion
-        head[1].1 = "/v1/embeddings"
+        head[1].1 = "/v1/audio/speech"
         try conversation.send(Request.requestHeaders(head))
         let responses = try conversation.send(Request.requestBody([], end: true))
         #expect(responses.count == 2)
@@ -222,6 +223,70 @@ import Testing
             ])
         #expect(fixture.inFlightCount == 0)
         #expect(conversation.session.isComplete)
+    }
+
+    @Test func theModelIsRewrittenThereAndBack() throws {
+        let fixture = try Fixture()
+        let target = ModelRewrite.Target(model: "target-7b")
+        let rule = ModelRewrite.Rule(models: ["alias"], targets: [target])
+        fixture.pool.setRules(
+            TrafficRules(rewrites: [ModelRewrite(name: "r", createdAt: 0, rules: [rule])]))
+        for (pieces, expected, hasTrailers) in [
+            ([#"{"model":"targ"#, #"et-7b","x":1}"#], #"{"model":"alias","x":1}"#, false),
+            (["data: {\"model\": \"target-7b\"}\n\n"], "data: {\"model\": \"alias\"}\n\n", false),
+            ([#"{"model":"target-"#], #"{"model":"target-"#, false),
+            ([#"{"model":"target-"#], #"{"model":"target-"#, true),
+        ] {
+            let conversation = Conversation(fixture)
+            let responses = try conversation.post(#"{"model":"alias","prompt":[1,2]}"#)
+            let body = Array(#"{"model":"target-7b","prompt":[1,2]}"#.utf8)
+            #expect(responses[0].set["content-length"] == "\(body.count)")
+            #expect(responses.dropFirst() == [.body(.request, body, endOfStream: true)])
+            let head = try conversation.send(
+                Request.responseHeaders([
+                    (":status", "200"), ("content-length", "7"),
+                    ("x-gateway-destination-endpoint", "10.0.0.1:1"),
+                ]))
+            #expect(head[0].removed == ["content-length", "x-gateway-destination-endpoint"])
+            var out: [Response] = []
+            for piece in pieces { out += try conversation.send(Request.responseBody(piece)) }
+            #expect(out.count == pieces.count)
+            out += try conversation.send(
+                hasTrailers ? Request.responseTrailers : Request.responseBody("", end: true))
+            var received: [UInt8] = []
+            for case .body(.response, let bytes, _) in out { received += bytes }
+            #expect(String(decoding: received, as: UTF8.self) == expected)
+            #expect(conversation.session.isComplete)
+        }
+    }
+
+    @Test func theListOfModelsIsTheRoutersOwn() throws {
+        let fixture = try Fixture()
+        for member in fixture.pool.snapshot.members { fixture.pool.setModels(["m"], of: member) }
+        let conversation = Conversation(fixture)
+        let responses = try conversation.send(
+            Request.requestHeaders([(":method", "GET"), (":path", "/v1/models")], end: true))
+        guard case .immediate(200, let headers, let body) = responses.first else {
+            Issue.record("the list was expected, not \(responses)")
+            return
+        }
+        #expect(headers.contains(["content-type", "application/json"]))
+        #expect(body.hasPrefix(#"{"object":"list","data":[{"id":"m","object":"model","#))
+        #expect(conversation.status == 0)
+        #expect(fixture.inFlightCount == 0)
+    }
+
+    @Test func errorsOfMessagesAreAnthropics() throws {
+        let conversation = Conversation(try Fixture())
+        var head = completion
+        head[1].1 = "/v1/messages?beta=true"
+        try conversation.send(Request.requestHeaders(head))
+        let responses = try conversation.send(Request.requestBody("{".utf8, end: true))
+        guard case .immediate(400, _, let body) = responses.first else {
+            Issue.record("400 was expected, not \(responses)")
+            return
+        }
+        #expect(body.hasPrefix(#"{"type":"error","error":{"type":"invalid_request_error","#))
     }
 
     @Test func aRequestIsInFlightWhereItWasServed() throws {

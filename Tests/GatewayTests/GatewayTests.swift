@@ -335,6 +335,118 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     }
 }
 
+/// What the gateway makes of models and headers.
+@Suite(.timeLimit(.minutes(1))) struct GatewayRewriteTests {
+    private static let rules = TrafficRules(rewrites: [
+        ModelRewrite(
+            name: "r", createdAt: 0,
+            rules: [
+                ModelRewrite.Rule(
+                    models: ["alias"], targets: [ModelRewrite.Target(model: "target-7b")])
+            ])
+    ])
+
+    @Test func rewritesTheModelThereAndBack() async throws {
+        let stage = try await Stage(engines: 1)
+        stage.pool.setRules(Self.rules)
+        let call = stage.client.send(
+            "POST", "/v1/completions", ["accept-encoding": "gzip"],
+            body: #"{"model":"alias","prompt":[1]}"#)
+        let request = try await stage.engines[0].next()
+        #expect(request.body == #"{"model":"target-7b","prompt":[1]}"#)
+        #expect(
+            request.head.headers.values(of: "content-length") == ["\(request.body.utf8.count)"])
+        #expect(request.head.headers.values(of: "accept-encoding") == ["identity"])
+        request.respond(200, [:], #"{"id":"1","model":"target-7b","usage":{}}"#)
+        let response = try await call.response()
+        #expect(response.body == #"{"id":"1","model":"alias","usage":{}}"#)
+        await stage.stop()
+    }
+
+    @Test func rewritesEventsAsTheyCome() async throws {
+        let stage = try await Stage(engines: 1)
+        stage.pool.setRules(Self.rules)
+        let call = stage.client.send(
+            "POST", "/v1/chat/completions",
+            body: #"{"model":"alias","messages":[],"stream":true}"#)
+        let request = try await stage.engines[0].next()
+        request.begin(200, ["content-type": "text/event-stream"])
+        _ = try await call.head()
+        for number in 0..<20 {
+            // Cut in the name, the first half of which may not wait for more than the second.
+            request.write("data: {\"n\":\(number),\"model\":\"targ")
+            request.write("et-7b\"}\n\n")
+            #expect(
+                try await call.body(until: "\n\n")
+                    == "data: {\"n\":\(number),\"model\":\"alias\"}\n\n")
+        }
+        request.write("data: {\"model\":\"targ")
+        request.finish()
+        let (rest, failure) = try await call.rest()
+        #expect(rest == "data: {\"model\":\"targ" && failure == nil)
+        await stage.stop()
+    }
+
+    @Test func answersForTheModelsOfAllEngines() async throws {
+        let stage = try await Stage(engines: 2)
+        stage.pool.setRules(Self.rules)
+        for (member, models) in zip(stage.pool.snapshot.members, [["a"], ["target-7b"]]) {
+            stage.pool.setModels(models.map { ServedModel(id: $0) }, of: member)
+        }
+        let response = try await stage.client.fetch("GET", "/v1/models")
+        #expect(response.status == 200)
+        #expect(response.headers[first: "content-type"] == "application/json")
+        let root = try JSONSerialization.jsonObject(with: Data(response.body.utf8))
+        let data = try #require((root as? [String: Any])?["data"] as? [[String: Any]])
+        #expect(data.compactMap { $0["id"] as? String } == ["a", "target-7b", "alias"])
+        #expect(!stage.engines[0].hasRequests && !stage.engines[1].hasRequests)
+        await stage.stop()
+    }
+
+    @Test func headersOfTheRouterPassInNeitherDirection() async throws {
+        let stage = try await Stage(engines: 1)
+        let names = [
+            "X-LLM-D-Inference-Objective", "x-gateway-inference-fairness-id",
+            "X-Prefiller-Host-Port", "x-llm-d-model-name-rewrite", "x-slo-ttft-ms",
+            "x-gateway-destination-endpoint-served", "x-llm-d-request-dropped-reason",
+        ]
+        var headers: HTTPHeaders = ["x-other": "stays"]
+        for name in names { headers.append(name, "1") }
+        let call = stage.client.send("POST", "/v1/completions", headers, body: completion)
+        let request = try await stage.engines[0].next()
+        request.respond(200, headers, "{}")
+        let response = try await call.response()
+        for name in names {
+            #expect(request.head.headers[first: name] == nil, "\(name)")
+            #expect(response.headers[first: name] == nil, "\(name)")
+        }
+        #expect(request.head.headers[first: "x-other"] == "stays")
+        #expect(response.headers[first: "x-other"] == "stays")
+        // The header of the rewrite was obeyed, and stays behind.
+        #expect(request.body == #"{"model":"1","prompt":[1,2,3]}"#)
+        await stage.stop()
+    }
+
+    @Test func errorsHaveTheShapeOfTheAPI() async throws {
+        let stage = try await Stage(engines: 1)
+        let body = #"{"model":"m","messages":[],"stream":true}"#
+        let call = stage.client.send("POST", "/v1/messages", body: body)
+        let request = try await stage.engines[0].next()
+        request.begin(200, ["content-type": "text/event-stream"])
+        request.write("event: ping\ndata: {}\n\n")
+        _ = try await call.head()
+        _ = try await call.body(until: "\n\n")
+        request.abort()
+        let (rest, _) = try await call.rest()
+        #expect(rest.contains("event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":"))
+        await stage.engines[0].stop()
+        let response = try await stage.client.fetch("POST", "/v1/messages", body: body)
+        #expect(response.status == 502)
+        #expect(response.body.hasPrefix(#"{"type":"error","error":{"type":"api_error","#))
+        await stage.stop()
+    }
+}
+
 private func expectError(_ response: LoopbackResponse, type: String? = nil) throws {
     #expect(response.headers[first: "content-type"] == "application/json")
     #expect(response.headers[first: "x-request-id"]?.isEmpty == false)

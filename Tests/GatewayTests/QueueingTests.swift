@@ -204,7 +204,9 @@ private struct FlowStage {
         pool.update(
             engines.enumerated().map {
                 ModelServer(name: "engine-\($0.offset)", address: $0.element.address)
-            })
+            },
+            rules: TrafficRules(
+                objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
         var flowConfiguration = FlowControlConfiguration()
         var detector = ConcurrencyDetector()
         detector.maxConcurrency = concurrency
@@ -215,8 +217,6 @@ private struct FlowStage {
         self.flow = flow
         let loop = group.loops[0]
         loop.execute { loop.schedule(every: .milliseconds(2)) { flow.tick() } }
-        var configuration = RouterConfiguration()
-        configuration.priority = { Int($0.value(ofHeader: "x-priority") ?? "") ?? 0 }
         let router = Router(
             pool: pool,
             scheduler: try EndpointPickerConfig.scheduler(
@@ -226,7 +226,7 @@ private struct FlowStage {
                     plugins: [{type: active-request-scorer}]
                     """, file: "test", registry: .standard),
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "test"),
-            flow: flow, configuration: configuration)
+            flow: flow)
         gateway = try GatewayServer.start(
             on: group, router: router,
             configuration: GatewayConfiguration(
@@ -242,7 +242,10 @@ private struct FlowStage {
     func send(priority: Int = 0, flow: String = "t") -> LoopbackCall {
         client.send(
             "POST", "/v1/completions",
-            ["x-priority": "\(priority)", "x-llm-d-inference-fairness-id": flow],
+            [
+                "x-priority": "\(priority)", "x-llm-d-inference-objective": "\(priority)",
+                "x-llm-d-inference-fairness-id": flow,
+            ],
             body: completion)
     }
 

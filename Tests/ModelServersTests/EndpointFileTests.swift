@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct EndpointFileTests {
     @Test func readsADiscoveryFile() throws {
-        let servers = try EndpointFile.servers(
+        let contents = try EndpointFile.contents(
             parsing: """
                 endpoints:
                 - name: decode-0
@@ -18,6 +18,8 @@ import Testing
                   replayEndpoint: tcp://10.0.0.7:5558
                 - {name: v6, address: 'fd00::7', port: 8001, dataParallelSize: 8}
                 """, file: "e.yaml")
+        let servers = contents.servers
+        #expect(contents.rules == TrafficRules())
         #expect(
             servers == [
                 ModelServer(
@@ -33,7 +35,8 @@ import Testing
     }
 
     @Test func takesJSONAndAnEmptyList() throws {
-        #expect(try EndpointFile.servers(parsing: #"{"endpoints": []}"#, file: "e.json").isEmpty)
+        let contents = try EndpointFile.contents(parsing: #"{"endpoints": []}"#, file: "e.json")
+        #expect(contents.servers.isEmpty)
     }
 
     @Test(arguments: [
@@ -74,7 +77,102 @@ import Testing
     ])
     func errorsSayWhatAndWhere(text: String, expected: String) {
         let message = #expect(throws: ConfigError.self) {
-            try EndpointFile.servers(parsing: text, file: "e.yaml")
+            try EndpointFile.contents(parsing: text, file: "e.yaml")
+        }
+        #expect(message?.description == expected)
+    }
+
+    @Test func readsObjectivesAndRewrites() throws {
+        let contents = try EndpointFile.contents(
+            parsing: """
+                endpoints: []
+                objectives:
+                - {name: interactive, priority: 10}
+                - {name: batch, priority: -1}
+                - name: plain
+                modelRewrites:
+                - name: reviews
+                  rules:
+                  - matches:
+                    - {model: {type: Exact, value: reviews}}
+                    - {model: {value: food}}
+                    targets:
+                    - {modelRewrite: v1, weight: 90}
+                    - {modelRewrite: v2, weight: 10}
+                  - targets: [{modelRewrite: base}]
+                - {name: second, rules: [{matches: [], targets: [{modelRewrite: x}]}]}
+                """, file: "e.yaml")
+        #expect(
+            contents.rules
+                == TrafficRules(
+                    objectives: [
+                        InferenceObjective(name: "interactive", priority: 10),
+                        InferenceObjective(name: "batch", priority: -1),
+                        InferenceObjective(name: "plain", priority: 0),
+                    ],
+                    rewrites: [
+                        ModelRewrite(
+                            name: "reviews", createdAt: 0,
+                            rules: [
+                                ModelRewrite.Rule(
+                                    models: ["reviews", "food"],
+                                    targets: [
+                                        ModelRewrite.Target(model: "v1", weight: 90),
+                                        ModelRewrite.Target(model: "v2", weight: 10),
+                                    ]),
+                                ModelRewrite.Rule(
+                                    models: [], targets: [ModelRewrite.Target(model: "base")]),
+                            ]),
+                        ModelRewrite(
+                            name: "second", createdAt: 1,
+                            rules: [
+                                ModelRewrite.Rule(
+                                    models: [], targets: [ModelRewrite.Target(model: "x")])
+                            ]),
+                    ]))
+    }
+
+    @Test(arguments: [
+        (
+            "objectives:\n- {name: a, priority: high}",
+            "e.yaml:3: objectives[0].priority must be a whole number"
+        ),
+        (
+            "objectives:\n- {name: a}\n- {name: a}",
+            "e.yaml:4: objectives[1] has the name of an objective before it"
+        ),
+        ("objective: []", "e.yaml:2: objective is not known; did you mean 'objectives'?"),
+        (
+            "modelRewrites:\n- name: r\n  rules: []",
+            "e.yaml:4: modelRewrites[0].rules must have a rule"
+        ),
+        (
+            "modelRewrites:\n- name: r\n  rules:\n  - targets: []",
+            "e.yaml:5: modelRewrites[0].rules[0].targets must have a target"
+        ),
+        (
+            "modelRewrites:\n- name: r\n  rules:\n  - targets:\n    - modelRewrite: m\n"
+                + "      weight: 0",
+            "e.yaml:7: modelRewrites[0].rules[0].targets[0].weight must be from 1 to 1000000, not 0"
+        ),
+        (
+            "modelRewrites:\n- name: r\n  rules:\n  - matches:\n"
+                + "    - model: {type: Prefix, value: x}\n    targets: [{modelRewrite: m}]",
+            "e.yaml:6: modelRewrites[0].rules[0].matches[0].model.type must be Exact"
+        ),
+        (
+            "modelRewrites:\n- {name: r, rules: [{targets: [{modelRewrite: ''}]}]}",
+            "e.yaml:3: modelRewrites[0].rules[0].targets[0].modelRewrite must not be empty"
+        ),
+        (
+            "modelRewrites:\n- {name: r, rules: [{targets: [{modelRewrite: x}]}]}\n"
+                + "- {name: r, rules: [{targets: [{modelRewrite: x}]}]}",
+            "e.yaml:4: modelRewrites[1] has the name of a rewrite before it"
+        ),
+    ])
+    func errorsInRulesSayWhatAndWhere(text: String, expected: String) {
+        let message = #expect(throws: ConfigError.self) {
+            try EndpointFile.contents(parsing: "endpoints: []\n" + text, file: "e.yaml")
         }
         #expect(message?.description == expected)
     }

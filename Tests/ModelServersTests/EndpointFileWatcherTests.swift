@@ -47,5 +47,22 @@ import Testing
         try list("c").write(to: file, atomically: true, encoding: .utf8)
         watcher.poll()
         #expect(names == ["c"])
+
+        // Servers and rules change in one step, or not at all.
+        let before = pool.snapshot
+        let entry = #"{"name":"d","address":"d.example","port":80}"#
+        let objectives = #""objectives":[{"name":"gold","priority":5}]"#
+        try #"{"endpoints":[\#(entry)],\#(objectives)}"#
+            .write(to: file, atomically: true, encoding: .utf8)
+        watcher.poll()
+        #expect(names == ["d"])
+        #expect(
+            pool.snapshot.rules.objectives == [InferenceObjective(name: "gold", priority: 5)])
+        #expect(pool.snapshot.generation == before.generation + 1)
+        try #"{"endpoints":[],"objectives":[{"name":"gold","priority":"x"}]}"#
+            .write(to: file, atomically: true, encoding: .utf8)
+        watcher.poll()
+        #expect(names == ["d"])
+        #expect(pool.snapshot.rules.objectives.count == 1)
     }
 }

@@ -48,6 +48,37 @@ import Testing
         #expect(seen.withLock { $0 } == [">a", "a>ab", "ab>b"])
     }
 
+    @Test func knowsWhoMayServeAModel() {
+        let pool = EndpointPool()
+        pool.update([server("a"), server("b", port: 1), server("c", port: 2)])
+        let members = pool.snapshot.members
+        func serving(_ model: String) -> Set<UInt32>? {
+            pool.snapshot.endpointIDs(serving: model)
+        }
+        #expect(serving("x") == nil)
+        pool.setModels(["x", "y"], of: members[0])
+        pool.setModels(["x"], of: members[1])
+        // Of the third nothing is known: it may have any model.
+        #expect(serving("x") == nil)
+        #expect(serving("y") == [members[0].endpoint.id, members[2].endpoint.id])
+        pool.setModels(["z"], of: members[2])
+        #expect(serving("x") == [members[0].endpoint.id, members[1].endpoint.id])
+        #expect(serving("z") == [members[2].endpoint.id])
+        #expect(serving("unknown") == nil)
+        #expect(pool.snapshot.lists("z") && !pool.snapshot.lists("unknown"))
+    }
+
+    @Test func rulesStayUntilTheyAreReplaced() {
+        let pool = EndpointPool()
+        let rules = TrafficRules(objectives: [InferenceObjective(name: "a", priority: 1)])
+        pool.update([server("a")], rules: rules)
+        pool.update([server("b")])
+        #expect(pool.snapshot.rules == rules)
+        pool.setRules(TrafficRules())
+        #expect(pool.snapshot.rules == TrafficRules())
+        #expect(pool.snapshot.endpoints.map(\.server.name) == ["b"])
+    }
+
     @Test func modelsAreKnownWhenAllMembersListedTheirs() {
         let pool = EndpointPool()
         pool.update([server("a"), server("b", port: 1)])

@@ -26,10 +26,10 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
             adjust(&configuration)
             fixture = try Fixture(
                 [server("d0", 1, role: .decode)], policy: .load,
-                flow: (configuration, isEnabled)
-            ) {
-                $0.priority = { Int($0.value(ofHeader: "priority") ?? "") ?? 0 }
-            }
+                flow: (configuration, isEnabled))
+            fixture.pool.setRules(
+                TrafficRules(
+                    objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
         }
 
         var flow: FlowController { fixture.router.flow }
@@ -153,9 +153,9 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
 
     @Test func onlySheddableRequestsAreEvictedAndOnlyOnce() throws {
         let stage = try Stage { $0.enableEviction = true }
-        let (shed, _) = stage.start(["priority": "-3"])
+        let (shed, _) = stage.start(["x-llm-d-inference-objective": "-3"])
         let evicted = try bell(on: shed)
-        let (important, step) = stage.start(["priority": "1"])
+        let (important, step) = stage.start(["x-llm-d-inference-objective": "1"])
         if case .wait = step {} else { Issue.record("\(step)") }
         #expect(evicted.count == 1)
         let error = try #require(shed.signalled().error)
@@ -179,9 +179,9 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
 
     @Test func withoutQueuesOnlyWhatMayBeShedIsRefused() throws {
         let stage = try Stage(isEnabled: false)
-        let (first, _) = stage.start(["priority": "-1"])
+        let (first, _) = stage.start(["x-llm-d-inference-objective": "-1"])
         #expect(stage.start().1.decision != nil)
-        let error = stage.start(["priority": "-1"]).1.error
+        let error = stage.start(["x-llm-d-inference-objective": "-1"]).1.error
         #expect(error?.status == 429)
         #expect(error?.headers.first?.value == "rejected-saturated")
         first.completed(.finished)

@@ -213,7 +213,7 @@ import Testing
 
     // MARK: - Other requests
 
-    @Test(arguments: [("GET", "/v1/models"), ("POST", "/tokenize"), ("POST", "/v1/embeddings")])
+    @Test(arguments: [("GET", "/v1/models"), ("POST", "/tokenize"), ("POST", "/v1/audio/speech")])
     func passesOthersUnread(method: String, path: String) throws {
         let fixture = try Fixture()
         let session = fixture.session(method, path, headers: ["x-request-id": "mine"])

@@ -30,8 +30,10 @@ struct Fixture {
     let registry = MetricsRegistry()
     let router: Router
 
+    /// With a `probe` every endpoint is as good as another, and the probe sees the requests.
     init(
         _ servers: [ModelServer] = disaggregated, policy: RoutingPolicy = .precise,
+        configuration text: String? = nil, probe: RequestProbe? = nil,
         flow: (configuration: FlowControlConfiguration, isEnabled: Bool)? = nil,
         _ adjust: (inout RouterConfiguration) -> Void = { _ in }
     ) throws {
@@ -42,13 +44,22 @@ struct Fixture {
             for server in servers { _ = try index.register(server.name) }
             return index
         }
+        var text = text
+        if let probe {
+            plugins.register("request-probe") { _ in probe }
+            text = """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins: [{type: random-picker}, {type: request-probe}]
+                """
+        }
         var configuration = RouterConfiguration()
         configuration.seed = 1
         adjust(&configuration)
         router = Router(
             pool: pool,
             scheduler: try EndpointPickerConfig.scheduler(
-                parsing: policy.configuration, file: policy.rawValue, registry: plugins),
+                parsing: text ?? policy.configuration, file: policy.rawValue, registry: plugins),
             metrics: RouterMetrics(registry: registry, pool: pool, poolName: "test"),
             flow: flow.map { [pool, registry] in
                 FlowController(

@@ -43,7 +43,7 @@ import Testing
 
     private func text(_ text: String) -> PromptText {
         let bytes = Array(text.utf8)
-        return PromptText(body: bytes, range: bytes.indices)
+        return PromptText(body: bytes, ranges: [bytes.indices])
     }
 
     private func matched(

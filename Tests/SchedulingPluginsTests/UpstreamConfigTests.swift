@@ -163,6 +163,15 @@ import Testing
                 + "'round-robin-fairness-policy', which has no place here"
         ),
         (
+            "plugins: [{type: queue-scorer}]\nrequestHandler:\n  parsers:\n"
+                + "  - pluginRef: queue-scorer\n",
+            "r.yaml:6: requestHandler.parsers[0].pluginRef names a plugin that is no parser"
+        ),
+        (
+            "plugins: [{type: queue-scorer}]\nrequestHandler: {parsers: []}\n",
+            "r.yaml:4: requestHandler.parsers must name a parser"
+        ),
+        (
             "plugins:\n- type: core-metrics-extractor\n  parameters:\n    defaultEngine: sglang\n",
             "r.yaml:6: plugins[0].parameters.defaultEngine must be vllm: "
                 + "the metrics of other engines are not read"

@@ -8,6 +8,7 @@ import pathlib
 import queue
 import signal
 import socket
+import string
 import subprocess
 import threading
 import time
@@ -241,4 +242,29 @@ def running(*arguments, ready=None, **options):
             return ready is None or ready()
 
         wait_until(check, f"{arguments} ready")
+        yield process
+
+
+@contextlib.contextmanager
+def envoy(tmp_path, port, grpc_port, transport=""):
+    """Envoy on `port`, which asks the router on `grpc_port`."""
+    import envoy as package
+
+    config = tmp_path / "envoy.yaml"
+    template = string.Template((pathlib.Path(__file__).parent / "envoy.yaml").read_text())
+    config.write_text(
+        template.substitute(LISTEN=port, ROUTER=grpc_port, TRANSPORT=transport)
+    )
+
+    def answers():
+        try:
+            get(port, "/health", timeout=1.0)
+        except OSError:
+            return False
+        return True
+
+    with running(
+        pathlib.Path(package.__file__).parent / "_bin" / "envoy", "-c", config,
+        "--concurrency", "1", "--disable-hot-restart", "--log-level", "error", ready=answers,
+    ) as process:
         yield process

@@ -2,16 +2,15 @@
 
 import concurrent.futures
 import contextlib
-import pathlib
-import string
 import uuid
 
 import openai
 import pytest
-from conftest import LLMD, free_ports, get, healthy, metrics, post, running, total, wait_until
+from conftest import (
+    LLMD, envoy, free_ports, get, healthy, metrics, post, running, total, wait_until,
+)
 
 MODEL = "llmd-sim"
-HERE = pathlib.Path(__file__).parent
 TLS = """transport_socket:
       name: envoy.transport_sockets.tls
       typed_config:
@@ -65,31 +64,13 @@ def chain(tmp_path, tls, engines):
             "--secure-serving" if tls else "--no-secure-serving",
             "--policy", "precise", *endpoints, ready=lambda: healthy(metrics_port),
         ))
-        config = tmp_path / "envoy.yaml"
-        config.write_text(string.Template((HERE / "envoy.yaml").read_text()).substitute(
-            LISTEN=envoy_port, ROUTER=grpc, TRANSPORT=TLS if tls else ""
-        ))
-        import envoy
-
-        binary = pathlib.Path(envoy.__file__).parent / "_bin" / "envoy"
-        stack.enter_context(running(
-            binary, "-c", config, "--concurrency", "1", "--disable-hot-restart",
-            "--log-level", "error", ready=lambda: answers(envoy_port),
-        ))
+        stack.enter_context(envoy(tmp_path, envoy_port, grpc, TLS if tls else ""))
         if engines:
             wait_until(
                 lambda: total(metrics(metrics_port), "llm_d_epp_ready_endpoints") == engines,
                 "endpoints ready",
             )
         yield Chain(envoy_port, metrics_port, ports)
-
-
-def answers(port):
-    try:
-        get(port, "/health", timeout=1.0)
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
