@@ -182,6 +182,15 @@ let package = Package(
             path: "perf/gateway", exclude: ["envoy.yaml", "floor", "nginx.conf"],
             swiftSettings: strict),
 
+        .target(
+            name: "CScrapeFloor", path: "perf/scrape/floor", cSettings: cSettings),
+        .executableTarget(
+            name: "perf-scrape",
+            dependencies: [
+                "CScrapeFloor", "Core", "ModelServers", "Net", "PerfSupport", "Scan", "Telemetry",
+            ],
+            path: "perf/scrape", exclude: ["floor", "nginx.conf"], swiftSettings: strict),
+
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),
         tests(of: "Core"),

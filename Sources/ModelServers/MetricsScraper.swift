@@ -32,13 +32,15 @@ public final class MetricsScraper: Sendable {
         let configuration: ScraperConfiguration
         let pool: EndpointPool
         let errors: Family<Counter>
+        let scrapes: Counter
         var members: [UInt32: MemberScraper] = [:]
         var isStopped = false
 
         init(
             client: HTTPClient, configuration: ScraperConfiguration, pool: EndpointPool,
-            errors: Family<Counter>
+            errors: Family<Counter>, scrapes: Counter
         ) {
+            self.scrapes = scrapes
             self.client = client
             self.configuration = configuration
             self.pool = pool
@@ -55,6 +57,8 @@ public final class MetricsScraper: Sendable {
         let errors = registry.counters(
             "llm_d_epp_datalayer_poll_errors_total", "Scrapes of model servers that failed.",
             labels: ["source_type"])
+        let scrapes = registry.counter(
+            "llmd_scrapes_total", "Scrapes of model servers that have ended.")
         var clientConfiguration = HTTPClientConfiguration()
         clientConfiguration.connectTimeout = configuration.timeout
         clientConfiguration.maximumConnectionsPerHost = 2
@@ -62,7 +66,8 @@ public final class MetricsScraper: Sendable {
         let state = LoopBound(
             State(
                 client: HTTPClient(on: loop, configuration: clientConfiguration),
-                configuration: configuration, pool: pool, errors: errors))
+                configuration: configuration, pool: pool, errors: errors,
+                scrapes: scrapes))
         self.state = state
         pool.observe { _, after in
             loop.execute { Self.follow(after, state.value) }
@@ -88,7 +93,8 @@ public final class MetricsScraper: Sendable {
             members[id] =
                 state.members.removeValue(forKey: id)
                 ?? MemberScraper(
-                    member, of: state.pool, by: state.client, state.configuration, state.errors)
+                    member, of: state.pool, by: state.client, state.configuration, state.errors,
+                    state.scrapes)
         }
         for gone in state.members.values { gone.stop() }
         state.members = members
@@ -109,6 +115,7 @@ private final class MemberScraper {
     private let loop: EventLoop
     private let configuration: ScraperConfiguration
     private let errors: Family<Counter>
+    private let scrapes: Counter
     private let metricsReader: PageReader
     private let modelsReader: PageReader
     private var pacing: ScrapePacing
@@ -118,8 +125,9 @@ private final class MemberScraper {
 
     init(
         _ member: PoolMember, of pool: EndpointPool, by client: HTTPClient,
-        _ configuration: ScraperConfiguration, _ errors: Family<Counter>
+        _ configuration: ScraperConfiguration, _ errors: Family<Counter>, _ scrapes: Counter
     ) {
+        self.scrapes = scrapes
         self.member = member
         self.pool = pool
         self.configuration = configuration
@@ -149,6 +157,7 @@ private final class MemberScraper {
     private func scraped(_ result: Result<Int, NetError>) {
         let now = MonotonicTime.now
         var isActive = member.inFlightCount > 0
+        scrapes.increment()
         if let outcome = outcome(of: result) {
             member.scraped(outcome, at: now)
             if case .load(let load) = outcome {

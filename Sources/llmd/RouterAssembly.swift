@@ -33,12 +33,18 @@ struct RouterOptions: ParsableArguments {
     @Option(help: "Milliseconds between two scrapes of a busy model server.")
     var refreshMetricsInterval = 200
 
+    @Option(help: "Milliseconds between two scrapes of a model server that is idle.")
+    var idleMetricsInterval = 1000
+
     func validate() throws {
         guard [configFile != nil, configText != nil, policy != nil].count(where: { $0 }) <= 1 else {
             throw ValidationError("give one of --config-file, --config-text and --policy")
         }
         guard (10...60_000).contains(refreshMetricsInterval) else {
             throw ValidationError("--refresh-metrics-interval must be from 10 to 60000")
+        }
+        guard (10...60_000).contains(idleMetricsInterval) else {
+            throw ValidationError("--idle-metrics-interval must be from 10 to 60000")
         }
     }
 }
@@ -91,6 +97,7 @@ struct RouterAssembly {
         let background = try EventLoop.start(name: "pool")
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
+        scraping.idleInterval = .milliseconds(options.idleMetricsInterval)
         scraping.metrics = picker.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
             .map { ScrapedMetric(attribute: $0.attribute, name: $0.name, labels: $0.labels) }
         _ = MetricsScraper(
