@@ -98,8 +98,7 @@ struct RouterAssembly {
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
         scraping.idleInterval = .milliseconds(options.idleMetricsInterval)
-        scraping.metrics = picker.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
-            .map { ScrapedMetric(attribute: $0.attribute, name: $0.name, labels: $0.labels) }
+        scraping.engines = picker.engineMetrics
         _ = MetricsScraper(
             pool: pool, on: background, registry: metrics, configuration: scraping)
         if let index = index.withLock(\.self) {

@@ -93,10 +93,10 @@ import Testing
             config.featureGates == ["flowControl": true, "populate-non-leader-datastore": false])
         #expect(config.scheduler.settings.admitsByFlowControl)
         #expect(config.scheduler.settings.saturation?.name.name == "busy")
-        let metrics = config.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
+        let spec = MetricSpec(name: "my_depth", labels: ["tier": "gold", "zone": "a"])
         #expect(
-            metrics == [
-                .init(attribute: "depth", name: "my_depth", labels: ["tier": "gold", "zone": "a"])
+            config.engineMetrics.engines["vllm"]?.custom == [
+                EngineMetrics.Custom(attribute: "depth", spec: spec)
             ])
         // What another room makes is handed on with its place.
         let band = try #require(config.flowControl?.member("priorityBands")).list()[0]
