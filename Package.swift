@@ -225,7 +225,8 @@ let package = Package(
             ]),
         tests(of: "Messaging", ["Core", "Net"]),
         tests(
-            of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],
+            of: "ModelServers",
+            ["Configuration", "Core", "Net", "Scan", "Telemetry", logging],
             fixtures: true),
         tests(of: "Net", ["Core"], fixtures: true),
         tests(of: "RedisClient", ["Core", "LoopbackSupport", "Net"]),

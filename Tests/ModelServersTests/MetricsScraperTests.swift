@@ -121,4 +121,64 @@ private final class StubDelegate: ServerExchangeDelegate {}
         loop.shutdown()
         group.shutdown()
     }
+
+    @Test func aRequestWakesTheScrapesOfAnIdleServer() async throws {
+        let group = try EventLoopGroup(count: 1, name: "engine")
+        let loop = try EventLoop.start(name: "scraper")
+        let engine = StubEngine()
+        let server = try engine.listen(on: group)
+        let pool = EndpointPool()
+        var configuration = fast
+        configuration.interval = .milliseconds(10)
+        configuration.idleInterval = .seconds(60)
+        let scraper = MetricsScraper(
+            pool: pool, on: loop, registry: MetricsRegistry(), configuration: configuration)
+        pool.update([ModelServer(name: "a", address: server.address)])
+        // The first scrape finds something new; each of the next doubles the time: 10 to 1,280 ms,
+        // and 2,560 until the one after it.
+        try await eventually("it is scraped ever less often") {
+            engine.scrapes.load(ordering: .relaxed) == 9
+        }
+        let start = MonotonicTime.now
+        pool.snapshot.members[0].requestStarted()
+        try await eventually("it is scraped at once") {
+            engine.scrapes.load(ordering: .relaxed) > 9
+        }
+        #expect(MonotonicTime.now - start < .milliseconds(1200))
+
+        scraper.stop()
+        await server.drain(within: .zero)
+        loop.shutdown()
+        group.shutdown()
+    }
+
+    @Test func anEngineOfAnotherKindIsAskedAtItsPath() async throws {
+        let group = try EventLoopGroup(count: 1, name: "engine")
+        let loop = try EventLoop.start(name: "scraper")
+        let server = try HTTPServer.listen(
+            on: group, at: SocketAddress(host: "127.0.0.1", port: 0)
+        ) { exchange in
+            let isMetrics = exchange.head.path == "/prometheus/metrics"
+            let page = isMetrics ? "trtllm_num_requests_waiting{model_name=\"m\"} 3\n" : "[]"
+            Array(page.utf8).withUnsafeBytes {
+                exchange.respond(HTTPResponseHead(status: 200), body: $0)
+            }
+            return StubDelegate()
+        }
+        let pool = EndpointPool()
+        let scraper = MetricsScraper(
+            pool: pool, on: loop, registry: MetricsRegistry(), configuration: fast)
+        pool.update([
+            ModelServer(
+                name: "a", address: server.address,
+                labels: ["llm-d.ai/engine-type": "trtllm-serve"])
+        ])
+        let member = pool.snapshot.members[0]
+        try await eventually("the load arrives") { member.load.waitingCount == 3 }
+
+        scraper.stop()
+        await server.drain(within: .zero)
+        loop.shutdown()
+        group.shutdown()
+    }
 }

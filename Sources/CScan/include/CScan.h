@@ -5,7 +5,7 @@
  *   JSON         cs_json_feed, cs_json_finish; the tape they fill; cs_json_tape_free
  *   JSON values  cs_json_find, cs_json_equals, cs_json_unescape, cs_json_integer,
  *                cs_json_token_ids, cs_json_plain_bytes, cs_decimal
- *   Prometheus   cs_prom_next, cs_prom_label; cs_prom_search_*, for a few names of a page in pieces
+ *   Prometheus   cs_prom_next, cs_prom_label; cs_prom_search_*: a few names of a page in pieces
  *   msgpack      cs_mp_next, cs_mp_skip, cs_mp_token_ids
  *
  * Nothing is copied but the lines that a search has to put together: results are offsets into the
