@@ -10,8 +10,8 @@
  *
  * Nothing is copied but the lines that a search has to put together: results are offsets into the
  * caller's bytes. Nothing here locks, and nothing allocates but the growth of a JSON tape, the
- * making of a search and the growth of its line. All state is the caller's: a scanner, tape or cursor
- * belongs to one thread at a time, a finished tape may be read by many.
+ * making of a search and the growth of its line. All state is the caller's: a scanner, search,
+ * tape or cursor belongs to one thread at a time, a finished tape may be read by many.
  */
 #ifndef CSCAN_H
 #define CSCAN_H
