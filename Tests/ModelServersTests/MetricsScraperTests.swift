@@ -10,6 +10,8 @@ private final class StubEngine: Sendable {
     let status = Atomic<Int>(200)
     let waiting = Atomic<Int>(0)
     let scrapes = Atomic<Int>(0)
+    /// Nanoseconds of the monotonic clock.
+    let lastScrape = Atomic<UInt64>(0)
 
     func listen(on group: EventLoopGroup, port: UInt16 = 0) throws -> HTTPServer {
         try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: port)) {
@@ -18,7 +20,8 @@ private final class StubEngine: Sendable {
             if exchange.head.path == "/v1/models" {
                 page = #"{"object":"list","data":[{"id":"m"}]}"#
             } else {
-                self.scrapes.wrappingAdd(1, ordering: .relaxed)
+                self.lastScrape.store(MonotonicTime.now.nanoseconds, ordering: .relaxed)
+                self.scrapes.wrappingAdd(1, ordering: .releasing)
                 page = "vllm:num_requests_waiting \(self.waiting.load(ordering: .relaxed))\n"
             }
             let head = HTTPResponseHead(status: self.status.load(ordering: .relaxed))
@@ -134,17 +137,21 @@ private final class StubDelegate: ServerExchangeDelegate {}
         let scraper = MetricsScraper(
             pool: pool, on: loop, registry: MetricsRegistry(), configuration: configuration)
         pool.update([ModelServer(name: "a", address: server.address)])
-        // The first scrape finds something new; each of the next doubles the time: 10 to 1,280 ms,
-        // and 2,560 until the one after it.
-        try await eventually("it is scraped ever less often") {
-            engine.scrapes.load(ordering: .relaxed) == 9
+        // The first scrape finds something new, each of the next doubles the time until another.
+        var count = 0
+        var start: UInt64 = 0
+        func rest() -> UInt64 { 10_000_000 << UInt64(count - 1) }
+        try await eventually("it rests, and has just begun to") {
+            count = engine.scrapes.load(ordering: .acquiring)
+            start = engine.lastScrape.load(ordering: .relaxed)
+            return count >= 8 && MonotonicTime.now.nanoseconds - start < rest() / 4
         }
-        let start = MonotonicTime.now
         pool.snapshot.members[0].requestStarted()
-        try await eventually("it is scraped at once") {
-            engine.scrapes.load(ordering: .relaxed) > 9
+        try await eventually("it is scraped again") {
+            engine.scrapes.load(ordering: .acquiring) > count + 3
         }
-        #expect(MonotonicTime.now - start < .milliseconds(1200))
+        // Four scrapes later, and before the next was due.
+        #expect(engine.lastScrape.load(ordering: .relaxed) - start < rest() * 8 / 10)
 
         scraper.stop()
         await server.drain(within: .zero)

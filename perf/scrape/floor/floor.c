@@ -9,7 +9,7 @@
 
 #include "CScrapeFloor.h"
 
-enum { READ_BYTES = 64 << 10, HEAD_BYTES = 4 << 10, EVENTS = 64 };
+enum { READ_BYTES = 256 << 10, HEAD_BYTES = 4 << 10, EVENTS = 64 };
 
 typedef struct page {
     int socket;
@@ -104,10 +104,10 @@ int csf_scrape(const uint16_t *ports, size_t count, int interval_ms, int duratio
             if (pages[i].due_ns < next)
                 next = pages[i].due_ns;
         }
-        int64_t wait = next > now ? next - now : 1000000;
-        struct timespec limit = {wait / 1000000000, wait % 1000000000};
+        /* By whole milliseconds, so that what is due at nearly the same time is one wake-up. */
+        int wait_ms = next > now ? (int)((next - now + 999999) / 1000000) : 1;
         struct epoll_event events[EVENTS];
-        int ready = epoll_pwait2(poller, events, EVENTS, &limit, NULL);
+        int ready = epoll_wait(poller, events, EVENTS, wait_ms);
         for (int i = 0; i < ready; i++) {
             page *page = events[i].data.ptr;
             if (!take(page))
