@@ -103,7 +103,7 @@ private final class FakeResolver: HostResolver {
         let pool = EndpointPool()
         var configuration = DNSEndpoints.Configuration(names: [try name("a:1"), try name("b:2")])
         configuration.interval = .milliseconds(5)
-        configuration.keepTime = .milliseconds(400)
+        configuration.keepTime = .seconds(3)
         resolver.answer("a", .success(["10.0.0.1", "10.0.0.2"]))
         resolver.answer("b", .failure(.cannotResolve("b")))
         DNSEndpoints(configuration, resolver: resolver, logger: quiet)
