@@ -183,6 +183,15 @@ let package = Package(
             path: "perf/gateway", exclude: ["envoy.yaml", "floor", "nginx.conf"],
             swiftSettings: strict),
 
+        .target(
+            name: "CScrapeFloor", path: "perf/scrape/floor", cSettings: cSettings),
+        .executableTarget(
+            name: "perf-scrape",
+            dependencies: [
+                "CScrapeFloor", "Core", "ModelServers", "Net", "PerfSupport", "Scan", "Telemetry",
+            ],
+            path: "perf/scrape", exclude: ["floor", "nginx.conf"], swiftSettings: strict),
+
         tests(of: "Bench", ["Core"]),
         tests(of: "Configuration"),
         tests(of: "Core"),
@@ -219,7 +228,8 @@ let package = Package(
             ]),
         tests(of: "Messaging", ["Core", "Net"]),
         tests(
-            of: "ModelServers", ["Configuration", "Core", "Net", "Telemetry", logging],
+            of: "ModelServers",
+            ["Configuration", "Core", "Net", "Scan", "Telemetry", logging],
             fixtures: true),
         tests(of: "Net", ["Core"], fixtures: true),
         tests(of: "RedisClient", ["Core", "LoopbackSupport", "Net"]),

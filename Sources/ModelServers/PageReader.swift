@@ -1,6 +1,14 @@
 import Core
 import Net
 
+/// Takes a page as it comes.
+protocol PageConsumer: AnyObject {
+    /// A page begins; what came of one before it that did not end is void.
+    func begin()
+    /// The next piece.
+    func receive(_ piece: UnsafeRawBufferPointer)
+}
+
 /// Gets one page after the other from one server, each with a deadline. Belongs to a loop.
 final class PageReader: ClientExchangeDelegate {
     private let client: HTTPClient
@@ -8,29 +16,35 @@ final class PageReader: ClientExchangeDelegate {
     private let head: HTTPRequestHead
     private let maximumBytes: Int
     private let timeout: Duration
-    /// What is told of the end of a fetch: the status, with the body in ``page``.
+    private let consumer: any PageConsumer
+    /// What is told of the end of a fetch: the status, and the consumer has the page.
     private var done: ((Result<Int, NetError>) -> Void)?
 
     private var exchange: ClientExchange?
     private var deadline: Timer?
     private var status = 0
-    private(set) var page: [UInt8] = []
+    private var receivedBytes = 0
 
     init(
         path: String, of address: SocketAddress, by client: HTTPClient, timeout: Duration,
-        maximumBytes: Int
+        maximumBytes: Int, into consumer: any PageConsumer
     ) {
         self.client = client
         self.address = address
         self.timeout = timeout
         self.maximumBytes = maximumBytes
+        self.consumer = consumer
         head = HTTPRequestHead(method: "GET", target: path, authority: address.description)
     }
+
+    /// Whether a page is on its way.
+    var isFetching: Bool { exchange != nil }
 
     /// Fetches the page. `done` is called once, later, unless ``cancel()`` is.
     func fetch(_ done: @escaping (Result<Int, NetError>) -> Void) {
         self.done = done
-        page.removeAll(keepingCapacity: true)
+        receivedBytes = 0
+        consumer.begin()
         exchange = client.start(head, to: address, delegate: self)
         deadline = client.loop.schedule(after: timeout) { [weak self] in
             self?.abort(.timeout(.deadline))
@@ -60,10 +74,11 @@ final class PageReader: ClientExchangeDelegate {
     }
 
     func exchange(_ exchange: ClientExchange, received body: UnsafeRawBufferPointer) {
-        guard page.count + body.count <= maximumBytes else {
+        receivedBytes += body.count
+        guard receivedBytes <= maximumBytes else {
             return abort(.bodyTooLarge(limit: maximumBytes))
         }
-        page.append(contentsOf: body)
+        consumer.receive(body)
     }
 
     func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {
@@ -79,5 +94,18 @@ final class PageReader: ClientExchangeDelegate {
         let done = done
         cancel()
         done?(result)
+    }
+}
+
+/// Keeps a page.
+final class PageBytes: PageConsumer {
+    private(set) var bytes: [UInt8] = []
+
+    func begin() {
+        bytes.removeAll(keepingCapacity: true)
+    }
+
+    func receive(_ piece: UnsafeRawBufferPointer) {
+        bytes.append(contentsOf: piece)
     }
 }

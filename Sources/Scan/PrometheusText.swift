@@ -26,6 +26,18 @@ public struct PrometheusSample {
     fileprivate let page: UnsafeBufferPointer<UInt8>
     fileprivate var sample: cs_prom_sample
 
+    fileprivate init(page: UnsafeBufferPointer<UInt8>, sample: cs_prom_sample) {
+        self.page = page
+        self.sample = sample
+    }
+
+    /// A sample whose page is its line.
+    init(_ found: cs_prom_found) {
+        self.init(
+            page: UnsafeBufferPointer(start: found.line, count: found.line_bytes),
+            sample: found.sample)
+    }
+
     /// The name; for comparing ``isNamed(_:)`` is faster.
     public var name: String {
         String(
@@ -45,6 +57,19 @@ public struct PrometheusSample {
 
     /// The value of a label, unescaped.
     public func label(_ name: String) -> String? {
+        text(ofLabel: name).map(unescaped)
+    }
+
+    /// Whether a label has this value, or, if the value is empty, is not there; makes no `String`
+    /// of a value without escapes.
+    public func hasLabel(_ name: String, _ value: String) -> Bool {
+        guard let text = text(ofLabel: name) else { return value.isEmpty }
+        return text.contains(UInt8(ascii: "\\"))
+            ? unescaped(text) == value
+            : text.count == value.utf8.count && text.elementsEqual(value.utf8)
+    }
+
+    private func text(ofLabel name: String) -> Slice<UnsafeBufferPointer<UInt8>>? {
         var start = 0
         var end = 0
         var name = name
@@ -53,7 +78,7 @@ public struct PrometheusSample {
                 cs_prom_label(page.baseAddress, $0, name.baseAddress, name.count, &start, &end)
             }
         }
-        return found ? unescaped(page[start..<end]) : nil
+        return found ? page[start..<end] : nil
     }
 
     /// The value.

@@ -1,23 +1,28 @@
 public import Configuration
+public import Core
 public import Scheduling
 
-/// `metrics-data-source`: says that load comes from `/metrics` of the engines, as it always does.
+/// `metrics-data-source`: where the engines' metrics pages are.
 public final class MetricsDataSource: DataLayerPlugin, ConfigurablePlugin {
     /// The type's name.
     public static let type = "metrics-data-source"
     /// Its type and name.
     public let name: PluginName
+    /// The path of every engine's page; nil: that of its kind.
+    public let path: String?
 
-    /// Parameters: `scheme` (http, the only one), `path` (/metrics, the only one), `interval`
-    /// (checked; the process's `--refresh-metrics-interval` counts), `insecureSkipVerify`,
-    /// `families` (ignored: only what is read is parsed).
+    /// Parameters: `scheme` (http, the only one), `path`, `interval` (checked; the process's
+    /// `--refresh-metrics-interval` counts), `insecureSkipVerify`, `families` (ignored: only what
+    /// is read is parsed).
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
-        for (key, value) in [("scheme", "http"), ("path", "/metrics")] {
-            guard let given = source.parameters.optional(key), try given.string() != value else {
-                continue
-            }
-            throw given.error("must be \(value)")
+        if let scheme = source.parameters.optional("scheme"), try scheme.string() != "http" {
+            throw scheme.error("must be http")
+        }
+        path = try source.parameters.optional("path").map { (path) throws(ConfigError) in
+            let text = try path.string()
+            guard text.hasPrefix("/") else { throw path.error("must begin with a slash") }
+            return text
         }
         _ = try source.parameters.optional("interval")?.duration()
         _ = try source.parameters.optional("insecureSkipVerify")?.boolean()
@@ -25,80 +30,98 @@ public final class MetricsDataSource: DataLayerPlugin, ConfigurablePlugin {
     }
 }
 
-/// `core-metrics-extractor`: the figures that are read from `/metrics`, and further ones that
-/// become attributes of endpoints.
+/// `core-metrics-extractor`: what the engines call the figures that are read from their metrics
+/// pages, by the kind of engine, and further figures that become attributes of endpoints.
 public final class CoreMetricsExtractor: DataLayerPlugin, ConfigurablePlugin {
-    /// A figure to scrape.
-    public struct Metric: Equatable, Sendable {
-        /// The attribute that it becomes.
-        public var attribute: String
-        /// The metric's name.
-        public var name: String
-        /// The labels that it must have.
-        public var labels: [String: String]
-
-        /// Makes a metric.
-        public init(attribute: String, name: String, labels: [String: String] = [:]) {
-            self.attribute = attribute
-            self.name = name
-            self.labels = labels
-        }
-    }
-
     /// The type's name.
     public static let type = "core-metrics-extractor"
     /// Its type and name.
     public let name: PluginName
-    /// The figures besides the standard ones.
-    public let customMetrics: [Metric]
+    /// What it says.
+    public let engines: EngineMetricsTable
 
-    /// Parameters: `engineLabelKey`, `defaultEngine` (vllm, the only one), `engineConfigs`, a list
-    /// of `name` (vllm) and `customMetrics`, a list of `attributeKey`, `metricSpec` (`name` or
-    /// `name{label=value}`) and `optional`.
+    /// Parameters: `engineLabelKey` (llm-d.ai/engine-type), `defaultEngine` (vllm),
+    /// `engineConfigs`, a list of `name`, the specs `queuedRequestsSpec`, `runningRequestsSpec`,
+    /// `kvUsageSpec`, `loraSpec`, `cacheInfoSpec`, `cacheBlockSizeSpec` and `cacheNumBlocksSpec`
+    /// (`name` or `name{label=value}`; empty: not read), `cacheBlockSizeLabelName`,
+    /// `cacheNumBlocksLabelName`, and `customMetrics`, a list of `attributeKey`, `metricSpec` and
+    /// `optional`. What an entry for a known engine does not say stays as it is known.
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
-        _ = try source.parameters.optional("engineLabelKey")?.string()
-        if let engine = source.parameters.optional("defaultEngine") { try Self.check(engine) }
-        var metrics: [Metric] = []
+        var table = EngineMetricsTable()
+        if let label = try source.parameters.optional("engineLabelKey")?.string() {
+            table.label = label
+        }
         for entry in try source.parameters.optional("engineConfigs")?.list() ?? [] {
-            try entry.section { (section) throws(ConfigError) in
-                try Self.check(try section.required("name"))
-                for entry in try section.optional("customMetrics")?.list() ?? [] {
-                    metrics.append(try Self.metric(entry))
-                }
+            let (name, engine) = try Self.engine(entry)
+            table.engines[name] = engine
+        }
+        if let engine = source.parameters.optional("defaultEngine") {
+            table.defaultEngine = try engine.string()
+            guard table.engines[table.defaultEngine] != nil else {
+                let known = table.engines.keys.sorted()
+                throw engine.error(
+                    "is no engine that is known; "
+                        + suggestion(for: table.defaultEngine, among: known))
             }
         }
-        customMetrics = metrics
+        engines = table
     }
 
-    private static func check(_ engine: ConfigValue) throws(ConfigError) {
-        guard try engine.string() == "vllm" else {
-            throw engine.error("must be vllm: the metrics of other engines are not read")
-        }
-    }
-
-    private static func metric(_ entry: ConfigValue) throws(ConfigError) -> Metric {
+    private static func engine(
+        _ entry: ConfigValue
+    ) throws(ConfigError) -> (name: String, engine: EngineMetrics) {
         try entry.section { (section) throws(ConfigError) in
-            let attribute = try section.required("attributeKey").string()
-            _ = try section.optional("optional")?.boolean()
-            let spec = try section.required("metricSpec")
-            let text = try spec.string()
-            let parts = text.split(separator: "{", maxSplits: 1)
-            guard let name = parts.first, !name.isEmpty else {
-                throw spec.error("must be a metric's name, or name{label=value}")
+            let name = try section.required("name").string()
+            var engine = EngineMetrics.builtIn[name] ?? EngineMetrics()
+            let figures: [(String, WritableKeyPath<EngineMetrics, MetricSpec?>)] = [
+                ("queuedRequestsSpec", \.queuedRequests),
+                ("runningRequestsSpec", \.runningRequests), ("kvUsageSpec", \.kvUsage),
+                ("loraSpec", \.lora), ("cacheInfoSpec", \.cacheInfo),
+                ("cacheBlockSizeSpec", \.blockSize), ("cacheNumBlocksSpec", \.blockCount),
+            ]
+            for (key, figure) in figures {
+                guard let value = section.optional(key) else { continue }
+                engine[keyPath: figure] = try value.string().isEmpty ? nil : spec(value)
             }
-            var labels: [String: String] = [:]
-            if parts.count == 2 {
-                guard parts[1].hasSuffix("}") else { throw spec.error("has no closing brace") }
-                for pair in parts[1].dropLast().split(separator: ",") {
-                    let sides = pair.split(separator: "=", maxSplits: 1)
-                    guard sides.count == 2 else { throw spec.error("must have label=value") }
-                    let value = sides[1].drop { $0 == "\"" }.prefix { $0 != "\"" }
-                    labels[String(sides[0].drop { $0 == " " })] = String(value)
-                }
+            if let label = try section.optional("cacheBlockSizeLabelName")?.string() {
+                engine.blockSizeLabel = label
             }
-            return Metric(attribute: attribute, name: String(name), labels: labels)
+            if let label = try section.optional("cacheNumBlocksLabelName")?.string() {
+                engine.blockCountLabel = label
+            }
+            for entry in try section.optional("customMetrics")?.list() ?? [] {
+                engine.custom.append(
+                    try entry.section { (section) throws(ConfigError) in
+                        _ = try section.optional("optional")?.boolean()
+                        return EngineMetrics.Custom(
+                            attribute: try section.required("attributeKey").string(),
+                            spec: try spec(try section.required("metricSpec")))
+                    })
+            }
+            return (name, engine)
         }
+    }
+
+    private static func spec(_ value: ConfigValue) throws(ConfigError) -> MetricSpec {
+        let text = try value.string()
+        do {
+            return try MetricSpec(parsing: text)
+        } catch {
+            throw value.error(error.problem)
+        }
+    }
+}
+
+extension EndpointPickerConfig {
+    /// What the engines' metrics are called and where they are, as the last extractor and the last
+    /// source say.
+    public var engineMetrics: EngineMetricsTable {
+        var table = plugins(as: CoreMetricsExtractor.self).last?.engines ?? EngineMetricsTable()
+        if let path = plugins(as: MetricsDataSource.self).compactMap(\.path).last {
+            for name in table.engines.keys { table.engines[name]?.path = path }
+        }
+        return table
     }
 }
 

@@ -18,22 +18,52 @@ struct PoolOptions: ParsableArguments {
                 + "changes."))
     var endpointsFile: String?
 
+    @Option(
+        name: .customLong("endpoint-dns"),
+        help: ArgumentHelp(
+            "A name with a model server at each of its addresses, as HOST:PORT[,role=R]"
+                + "[,family=ipv4|ipv6][,metrics=PORT][,events=PORT][,replay=PORT]"
+                + "[,label=NAME=VALUE]; may be given again.", valueName: "name"))
+    var endpointDNS: [String] = []
+
+    @Option(name: .customLong("endpoint-dns-interval"), help: "Seconds between two look-ups.")
+    var dnsInterval = 10
+
+    @Option(
+        name: .customLong("endpoint-dns-keep"),
+        help: "Seconds that addresses count after the last look-up that was answered.")
+    var dnsKeepTime = 300
+
     func validate() throws {
-        guard endpoint.isEmpty || endpointsFile == nil else {
-            throw ValidationError("give --endpoint or --endpoints-file, not both")
+        let kinds = [!endpoint.isEmpty, endpointsFile != nil, !endpointDNS.isEmpty]
+        guard kinds.count(where: { $0 }) <= 1 else {
+            throw ValidationError(
+                "give one of --endpoint, --endpoints-file and --endpoint-dns")
+        }
+        guard (1...3600).contains(dnsInterval) else {
+            throw ValidationError("--endpoint-dns-interval must be from 1 to 3600")
+        }
+        guard (0...86400).contains(dnsKeepTime) else {
+            throw ValidationError("--endpoint-dns-keep must be from 0 to 86400")
         }
     }
 
-    /// Fills a pool; a file is followed on the loop from then on.
+    /// Fills a pool, which is followed on the loop from then on.
     func fill(_ pool: EndpointPool, on loop: EventLoop) throws {
-        guard let file = endpointsFile else {
-            return pool.update(try EndpointFile.servers(parsing: endpoint, option: "--endpoint"))
+        try source().start(filling: pool, on: loop)
+    }
+
+    private func source() throws -> any EndpointSource {
+        let logger = Logger(label: "discovery")
+        if let file = endpointsFile { return FileEndpoints(path: file, logger: logger) }
+        guard !endpointDNS.isEmpty else {
+            return StaticEndpoints(
+                try EndpointFile.servers(parsing: endpoint, option: "--endpoint"))
         }
-        let contents = try EndpointFile.contents(at: file)
-        pool.update(contents.servers, rules: contents.rules)
-        loop.execute {
-            EndpointFileWatcher(path: file, pool: pool, logger: Logger(label: "discovery"))
-                .start(on: loop)
-        }
+        var configuration = DNSEndpoints.Configuration(
+            names: try endpointDNS.map { try DNSName(parsing: $0, option: "--endpoint-dns") })
+        configuration.interval = .seconds(dnsInterval)
+        configuration.keepTime = .seconds(dnsKeepTime)
+        return DNSEndpoints(configuration, logger: logger)
     }
 }

@@ -34,12 +34,18 @@ struct RouterOptions: ParsableArguments {
     @Option(help: "Milliseconds between two scrapes of a busy model server.")
     var refreshMetricsInterval = 200
 
+    @Option(help: "Milliseconds between two scrapes of a model server that is idle.")
+    var idleMetricsInterval = 1000
+
     func validate() throws {
         guard [configFile != nil, configText != nil, policy != nil].count(where: { $0 }) <= 1 else {
             throw ValidationError("give one of --config-file, --config-text and --policy")
         }
         guard (10...60_000).contains(refreshMetricsInterval) else {
             throw ValidationError("--refresh-metrics-interval must be from 10 to 60000")
+        }
+        guard (10...60_000).contains(idleMetricsInterval) else {
+            throw ValidationError("--idle-metrics-interval must be from 10 to 60000")
         }
     }
 }
@@ -102,8 +108,8 @@ struct RouterAssembly {
         }
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
-        scraping.metrics = picker.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
-            .map { ScrapedMetric(attribute: $0.attribute, name: $0.name, labels: $0.labels) }
+        scraping.idleInterval = .milliseconds(options.idleMetricsInterval)
+        scraping.engines = picker.engineMetrics
         _ = MetricsScraper(
             pool: pool, on: background, registry: metrics, configuration: scraping)
         if let index = index.withLock(\.self) {

@@ -39,8 +39,10 @@ import Testing
 @Suite struct ScrapePacingTests {
     @Test func backsOffWhileNothingHappens() {
         var pacing = ScrapePacing(busy: .milliseconds(200), idle: .seconds(1))
-        let waits = [false, false, false, false, true, false].map { pacing.wait(isActive: $0) }
+        let intervals = [false, false, false, false, true, false].map {
+            pacing.interval(isActive: $0)
+        }
         #expect(
-            waits == [400, 800, 1000, 1000, 200, 400].map { .milliseconds($0) })
+            intervals == [400, 800, 1000, 1000, 200, 400].map { .milliseconds($0) })
     }
 }

@@ -10,6 +10,8 @@ private final class StubEngine: Sendable {
     let status = Atomic<Int>(200)
     let waiting = Atomic<Int>(0)
     let scrapes = Atomic<Int>(0)
+    /// Nanoseconds of the monotonic clock.
+    let lastScrape = Atomic<UInt64>(0)
 
     func listen(on group: EventLoopGroup, port: UInt16 = 0) throws -> HTTPServer {
         try HTTPServer.listen(on: group, at: SocketAddress(host: "127.0.0.1", port: port)) {
@@ -18,7 +20,8 @@ private final class StubEngine: Sendable {
             if exchange.head.path == "/v1/models" {
                 page = #"{"object":"list","data":[{"id":"m"}]}"#
             } else {
-                self.scrapes.wrappingAdd(1, ordering: .relaxed)
+                self.lastScrape.store(MonotonicTime.now.nanoseconds, ordering: .relaxed)
+                self.scrapes.wrappingAdd(1, ordering: .releasing)
                 page = "vllm:num_requests_waiting \(self.waiting.load(ordering: .relaxed))\n"
             }
             let head = HTTPResponseHead(status: self.status.load(ordering: .relaxed))
@@ -118,6 +121,70 @@ private final class StubDelegate: ServerExchangeDelegate {}
 
         scraper.stop()
         for server in servers { await server.drain(within: .zero) }
+        loop.shutdown()
+        group.shutdown()
+    }
+
+    @Test func aRequestWakesTheScrapesOfAnIdleServer() async throws {
+        let group = try EventLoopGroup(count: 1, name: "engine")
+        let loop = try EventLoop.start(name: "scraper")
+        let engine = StubEngine()
+        let server = try engine.listen(on: group)
+        let pool = EndpointPool()
+        var configuration = fast
+        configuration.interval = .milliseconds(10)
+        configuration.idleInterval = .seconds(60)
+        let scraper = MetricsScraper(
+            pool: pool, on: loop, registry: MetricsRegistry(), configuration: configuration)
+        pool.update([ModelServer(name: "a", address: server.address)])
+        // The first scrape finds something new, each of the next doubles the time until another.
+        var count = 0
+        var start: UInt64 = 0
+        func rest() -> UInt64 { 10_000_000 << UInt64(count - 1) }
+        try await eventually("it rests, and has just begun to") {
+            count = engine.scrapes.load(ordering: .acquiring)
+            start = engine.lastScrape.load(ordering: .relaxed)
+            return count >= 8 && MonotonicTime.now.nanoseconds - start < rest() / 4
+        }
+        pool.snapshot.members[0].requestStarted()
+        try await eventually("it is scraped again") {
+            engine.scrapes.load(ordering: .acquiring) > count + 3
+        }
+        // Four scrapes later, and before the next was due.
+        #expect(engine.lastScrape.load(ordering: .relaxed) - start < rest() * 8 / 10)
+
+        scraper.stop()
+        await server.drain(within: .zero)
+        loop.shutdown()
+        group.shutdown()
+    }
+
+    @Test func anEngineOfAnotherKindIsAskedAtItsPath() async throws {
+        let group = try EventLoopGroup(count: 1, name: "engine")
+        let loop = try EventLoop.start(name: "scraper")
+        let server = try HTTPServer.listen(
+            on: group, at: SocketAddress(host: "127.0.0.1", port: 0)
+        ) { exchange in
+            let isMetrics = exchange.head.path == "/prometheus/metrics"
+            let page = isMetrics ? "trtllm_num_requests_waiting{model_name=\"m\"} 3\n" : "[]"
+            Array(page.utf8).withUnsafeBytes {
+                exchange.respond(HTTPResponseHead(status: 200), body: $0)
+            }
+            return StubDelegate()
+        }
+        let pool = EndpointPool()
+        let scraper = MetricsScraper(
+            pool: pool, on: loop, registry: MetricsRegistry(), configuration: fast)
+        pool.update([
+            ModelServer(
+                name: "a", address: server.address,
+                labels: ["llm-d.ai/engine-type": "trtllm-serve"])
+        ])
+        let member = pool.snapshot.members[0]
+        try await eventually("the load arrives") { member.load.waitingCount == 3 }
+
+        scraper.stop()
+        await server.drain(within: .zero)
         loop.shutdown()
         group.shutdown()
     }

@@ -1,4 +1,5 @@
 import Configuration
+import Core
 import Scheduling
 import SchedulingPlugins
 import Testing
@@ -91,16 +92,49 @@ import Testing
             """)
         #expect(
             config.featureGates == ["flowControl": true, "populate-non-leader-datastore": false])
-        let metrics = config.plugins(as: CoreMetricsExtractor.self).flatMap(\.customMetrics)
+        let spec = MetricSpec(name: "my_depth", labels: ["tier": "gold", "zone": "a"])
         #expect(
-            metrics == [
-                .init(attribute: "depth", name: "my_depth", labels: ["tier": "gold", "zone": "a"])
+            config.engineMetrics.engines["vllm"]?.custom == [
+                EngineMetrics.Custom(attribute: "depth", spec: spec)
             ])
         // What another room makes is handed on with its place.
         let band = try #require(config.flowControl?.member("priorityBands")).list()[0]
         let policy = try config.declaration(try #require(band.member("fairnessPolicyRef")))
         #expect(policy.type == "round-robin-fairness-policy")
         #expect(policy.parameters.line == 14)
+    }
+
+    @Test func enginesAreWhatTheExtractorSays() throws {
+        let engines = try load(
+            """
+            plugins:
+            - {type: metrics-data-source, parameters: {path: /m}}
+            - type: core-metrics-extractor
+              parameters:
+                engineLabelKey: my/engine
+                defaultEngine: atom
+                engineConfigs:
+                - name: atom
+                  queuedRequestsSpec: "atom:waiting{kind=all}"
+                  cacheInfoSpec: atom:cache
+                  cacheBlockSizeLabelName: size
+                  cacheNumBlocksSpec: atom:blocks
+                - {name: vllm, loraSpec: ""}
+            """
+        ).engineMetrics
+        #expect(engines.label == "my/engine" && engines.defaultEngine == "atom")
+        var atom = EngineMetrics()
+        atom.path = "/m"
+        atom.queuedRequests = MetricSpec(name: "atom:waiting", labels: ["kind": "all"])
+        atom.cacheInfo = MetricSpec(name: "atom:cache")
+        atom.blockSizeLabel = "size"
+        atom.blockCount = MetricSpec(name: "atom:blocks")
+        #expect(engines.engines["atom"] == atom)
+        var vllm = EngineMetrics.vllm
+        vllm.path = "/m"
+        vllm.lora = nil
+        #expect(engines.engines["vllm"] == vllm)
+        #expect(try load("plugins: []").engineMetrics == EngineMetricsTable())
     }
 
     @Test func theDeprecatedHandlerDisaggregates() throws {
@@ -172,9 +206,15 @@ import Testing
             "r.yaml:4: requestHandler.parsers must name a parser"
         ),
         (
-            "plugins:\n- type: core-metrics-extractor\n  parameters:\n    defaultEngine: sglang\n",
-            "r.yaml:6: plugins[0].parameters.defaultEngine must be vllm: "
-                + "the metrics of other engines are not read"
+            "plugins:\n- type: core-metrics-extractor\n  parameters:\n    defaultEngine: sglan\n",
+            "r.yaml:6: plugins[0].parameters.defaultEngine is no engine that is known; "
+                + "did you mean 'sglang'?"
+        ),
+        (
+            "plugins:\n- type: core-metrics-extractor\n  parameters:\n    engineConfigs:\n"
+                + "    - {name: e, kvUsageSpec: '1a'}\n",
+            "r.yaml:7: plugins[0].parameters.engineConfigs[0].kvUsageSpec must be a metric's name, "
+                + "or name{label=value}"
         ),
     ])
     func errorsSayWhatAndWhere(body: String, expected: String) {

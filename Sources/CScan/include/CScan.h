@@ -6,12 +6,13 @@
  *   JSON values  cs_json_find, cs_json_equals, cs_json_unescape, cs_json_integer,
  *                cs_json_next_integer, cs_json_element_count, cs_json_token_ids,
  *                cs_json_plain_bytes, cs_decimal
- *   Prometheus   cs_prom_next, cs_prom_label
+ *   Prometheus   cs_prom_next, cs_prom_label; cs_prom_search_*: a few names of a page in pieces
  *   msgpack      cs_mp_next, cs_mp_skip, cs_mp_token_ids
  *
- * Nothing is copied: results are offsets into the caller's bytes. Nothing here locks, and nothing
- * allocates but the growth of a JSON tape. All state is the caller's: a scanner, tape or cursor
- * belongs to one thread at a time, a finished tape may be read by many.
+ * Nothing is copied but the lines that a search has to put together: results are offsets into the
+ * caller's bytes. Nothing here locks, and nothing allocates but the growth of a JSON tape, the
+ * making of a search and the growth of its line. All state is the caller's: a scanner, search,
+ * tape or cursor belongs to one thread at a time, a finished tape may be read by many.
  */
 #ifndef CSCAN_H
 #define CSCAN_H
@@ -189,6 +190,41 @@ cs_status cs_prom_next(
 bool cs_prom_label(
     const uint8_t *page, const cs_prom_sample *sample, const uint8_t *name, size_t name_bytes,
     size_t *start_bytes_p, size_t *end_bytes_p);
+
+/* A search for the samples of a few names in page after page. */
+typedef struct cs_prom_search cs_prom_search;
+
+/* `names` are the names one behind the other, none empty, with their lengths. NULL: no memory. */
+cs_prom_search *cs_prom_search_create(
+    const uint8_t *names, const size_t *names_bytes, size_t names_count);
+void cs_prom_search_free(cs_prom_search *search);
+
+/* Forgets what was read: a new page begins. */
+void cs_prom_search_restart(cs_prom_search *search);
+
+/* A sample that was found: its line, valid until the next call, and offsets into the line. */
+typedef struct cs_prom_found {
+    const uint8_t *line;
+    size_t line_bytes;
+    uint32_t name_index;
+    cs_prom_sample sample;
+} cs_prom_found;
+
+/*
+ * The next sample of one of the names from `*at_p` in the next piece of the page, which may end
+ * anywhere. CS_END: there is none, and the piece has been read; what a line began in it is kept.
+ * A line that begins with one of the names and is malformed is an error; the search goes on behind
+ * it. Lines of other names are not looked at, so that nothing is said of their form.
+ */
+cs_status cs_prom_search_next(
+    cs_prom_search *search, const uint8_t *piece, size_t piece_bytes, size_t *at_p,
+    cs_prom_found *found_p);
+
+/* The sample in the last line of the page, if no newline ends it; CS_END if there is none. */
+cs_status cs_prom_search_last(cs_prom_search *search, cs_prom_found *found_p);
+
+/* Where in its page the line stands that was found or is at fault. */
+size_t cs_prom_search_line_at(const cs_prom_search *search);
 
 /* ---- msgpack: every format; headers need not be minimal ---- */
 
