@@ -77,6 +77,31 @@ public struct SchedulingCycle {
     ///
     /// The score of a candidate is the sum over the scorers of clamp(score, 0, 1) * weight.
     public mutating func run(_ profile: Int) throws(SchedulingFailure) -> [ScoredCandidate] {
+        try rate(profile)
+        profiles[profile].picker.pick(&ranking, random: &random)
+        return Array(ranking)
+    }
+
+    /// Runs the filters and scorers of a profile; returns the candidates that are left, in no
+    /// order. ``pick(from:by:)`` may follow with other scores.
+    public mutating func candidates(
+        of profile: Int
+    ) throws(SchedulingFailure) -> [ScoredCandidate] {
+        try rate(profile)
+        return Array(ranking)
+    }
+
+    /// Has the picker of a profile choose among candidates, of which there are some; returns its
+    /// picks, the best first.
+    public mutating func pick(
+        from candidates: [ScoredCandidate], by profile: Int
+    ) -> [ScoredCandidate] {
+        var picks = candidates
+        profiles[profile].picker.pick(&picks, random: &random)
+        return picks
+    }
+
+    private mutating func rate(_ profile: Int) throws(SchedulingFailure) {
         guard !eligible.isEmpty else { throw .noEndpoints }
         let profile = profiles[profile]
         candidates.removeAll(keepingCapacity: true)
@@ -103,8 +128,6 @@ public struct SchedulingCycle {
                         candidate: candidates[i], score: score))
             }
         }
-        profile.picker.pick(&ranking, random: &random)
-        return Array(ranking)
     }
 
     private static func score(
