@@ -1,5 +1,6 @@
 public import Core
 public import ModelServers
+public import Replay
 public import Scheduling
 import Synchronization
 public import Telemetry
@@ -36,6 +37,8 @@ public final class Router: Sendable {
     public let metrics: RouterMetrics
     /// Where the spans of decisions go.
     public let spans: any SpanHook
+    /// Who records decisions; nil: nobody does.
+    public let recorder: DecisionRecorder?
 
     /// Idle desks. A decision takes one, so there are as many as loops that decide at once.
     private let desks = Mutex<[Desk]>([])
@@ -45,13 +48,14 @@ public final class Router: Sendable {
     public init(
         pool: EndpointPool, scheduler: Scheduler, metrics: RouterMetrics,
         configuration: RouterConfiguration = RouterConfiguration(),
-        spans: any SpanHook = NoSpans()
+        spans: any SpanHook = NoSpans(), recorder: DecisionRecorder? = nil
     ) {
         self.pool = pool
         self.scheduler = scheduler
         self.configuration = configuration
         self.metrics = metrics
         self.spans = spans
+        self.recorder = recorder
         var system = SystemRandomNumberGenerator()
         seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))
     }

@@ -44,6 +44,31 @@ public struct ScoreRecord: Equatable, Sendable {
     public var candidate: Int
     /// Clamped, not weighted.
     public var score: Double
+
+    /// Makes a record.
+    public init(profile: String, scorer: PluginName, candidate: Int, score: Double) {
+        self.profile = profile
+        self.scorer = scorer
+        self.candidate = candidate
+        self.score = score
+    }
+}
+
+/// What a filter left of the candidates, for debugging.
+public struct FilterRecord: Equatable, Sendable {
+    /// The profile that ran.
+    public var profile: String
+    /// The filter.
+    public var filter: PluginName
+    /// Indices into `SchedulingContext.endpoints`.
+    public var candidates: [Int]
+
+    /// Makes a record.
+    public init(profile: String, filter: PluginName, candidates: [Int]) {
+        self.profile = profile
+        self.filter = filter
+        self.candidates = candidates
+    }
 }
 
 /// One decision in the making, and the buffers for the next ones. Belongs to one thread.
@@ -54,6 +79,8 @@ public struct SchedulingCycle {
     public var eligible: [Int] = []
     /// Every score given in this cycle; nil, the default, keeps none.
     public var scoreRecords: [ScoreRecord]?
+    /// What every filter left in this cycle; nil, the default, keeps none.
+    public var filterRecords: [FilterRecord]?
     /// The profiles that a handler may run.
     public package(set) var profiles: [SchedulingProfile] = []
 
@@ -67,6 +94,9 @@ public struct SchedulingCycle {
         context = SchedulingContext(request: request)
         random = RandomSource(seed: seed)
     }
+
+    /// A new cycle with this seed makes the random choices that this one will make from here on.
+    public var seed: UInt64 { random.state }
 
     /// The index of the profile of a name.
     public func profile(named name: String) -> Int? {
@@ -108,6 +138,9 @@ public struct SchedulingCycle {
         candidates.append(contentsOf: eligible)
         for filter in profile.filters {
             filter.filter(&candidates, in: context)
+            filterRecords?.append(
+                FilterRecord(
+                    profile: profile.name, filter: filter.name, candidates: candidates))
             if candidates.isEmpty {
                 throw .filtered(profile: profile.name, filter: filter.name.name)
             }

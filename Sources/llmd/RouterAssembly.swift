@@ -8,6 +8,7 @@ import Logging
 import Messaging
 import ModelServers
 import Net
+import Replay
 import RequestPipeline
 import Scheduling
 import SchedulingPlugins
@@ -26,6 +27,8 @@ struct RouterOptions: ParsableArguments {
     var policy: RoutingPolicy?
 
     @OptionGroup var pool: PoolOptions
+
+    @OptionGroup var record: RecordOptions
 
     @Option(help: "The models that may be asked for, comma-separated; default: what servers list.")
     var models = ""
@@ -49,6 +52,8 @@ struct RouterAssembly {
     let metrics = MetricsRegistry()
     /// What fills the index; nil without one.
     let kvEvents: KVEventSource?
+    /// Who records decisions; nil: nobody does.
+    let recorder: DecisionRecorder?
     private let pool = EndpointPool()
 
     init(_ options: RouterOptions) throws {
@@ -82,10 +87,11 @@ struct RouterAssembly {
 
         var configuration = RouterConfiguration()
         configuration.models = options.models.split(separator: ",").map(String.init)
+        recorder = try options.record.recorder(of: picker, registry: metrics)
         router = Router(
             pool: pool, scheduler: picker.scheduler,
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "default"),
-            configuration: configuration)
+            configuration: configuration, recorder: recorder)
 
         // Events and scrapes come in bursts; a loop of their own keeps them off the requests.
         let background = try EventLoop.start(name: "pool")
@@ -112,18 +118,23 @@ struct RouterAssembly {
         try options.pool.fill(pool, on: background)
     }
 
+    /// Loads the configuration in a file.
+    static func configuration(
+        file: String, _ plugins: PluginRegistry
+    ) throws -> EndpointPickerConfig {
+        let text: String
+        do {
+            text = try String(contentsOfFile: file, encoding: .utf8)
+        } catch {
+            throw ConfigError(file: file, line: nil, problem: "cannot be read")
+        }
+        return try EndpointPickerConfig(parsing: text, file: file, registry: plugins)
+    }
+
     private static func configuration(
         _ options: RouterOptions, _ plugins: PluginRegistry
     ) throws -> EndpointPickerConfig {
-        if let file = options.configFile {
-            let text: String
-            do {
-                text = try String(contentsOfFile: file, encoding: .utf8)
-            } catch {
-                throw ConfigError(file: file, line: nil, problem: "cannot be read")
-            }
-            return try EndpointPickerConfig(parsing: text, file: file, registry: plugins)
-        }
+        if let file = options.configFile { return try configuration(file: file, plugins) }
         let text = options.configText ?? (options.policy ?? .precise).configuration
         return try EndpointPickerConfig(
             parsing: text, file: options.configText == nil ? "--policy" : "--config-text",
