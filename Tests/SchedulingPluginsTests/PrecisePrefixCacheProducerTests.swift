@@ -12,8 +12,7 @@ import Testing
     private func make(
         _ parameters: String, sharedAlgorithm: RequestKeyAlgorithm = .xxh64
     ) throws -> (Scheduler, KVIndex) {
-        final class Box: Sendable { let index = Mutex<KVIndex?>(nil) }
-        let box = Box()
+        let box = IndexBox()
         var registry = PluginRegistry.standard
         PrecisePrefixCacheProducer.register(
             in: &registry,
@@ -151,6 +150,35 @@ import Testing
             guard let error = error as? ConfigError else { return false }
             return error.line == 4 && "\(error)".contains(part)
         }
+    }
+
+    /// The deprecated scorer has a producer of its own, and weighs tiers, too.
+    @Test func theScorerWeighsTiers() throws {
+        let box = IndexBox()
+        var registry = PluginRegistry.standard
+        PrecisePrefixCacheProducer.register(in: &registry) { (configuration) throws(KVIndexError) in
+            let index = try KVIndex(configuration: configuration)
+            box.index.withLock { $0 = index }
+            return index
+        }
+        let scheduler = try EndpointPickerConfig.scheduler(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - type: precise-prefix-cache-scorer
+                  parameters: {tokenProcessorConfig: {blockSize: 4}}
+                """, file: "t.yaml", registry: registry)
+        let index = try #require(box.index.withLock { $0 })
+        let tokens = Array<UInt32>(0..<16)
+        let keys = index.hasher(model: "m").keys(of: tokens.span)
+        let endpoint = try index.register("e1")
+        for (block, tier) in [Tier.gpu, .cpu].enumerated() {
+            index.add([keys[block]].span, keys: [keys[block]].span, in: tier, of: endpoint)
+        }
+        var cycle = cycle(tokens: tokens)
+        let result = try scheduler.schedule(&cycle)
+        #expect(result.primary == [ScoredCandidate(index: 1, score: 1.8 / 4)])
     }
 
     @Test(arguments: [
@@ -316,4 +344,9 @@ import Testing
         #expect(
             index.recentLookups.take() == [index.hasher(model: "m").keys(of: tokens.span)])
     }
+}
+
+/// The index that a configuration made.
+private final class IndexBox: Sendable {
+    let index = Mutex<KVIndex?>(nil)
 }
