@@ -97,13 +97,14 @@ let package = Package(
         room(
             "SchedulingPlugins",
             ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
+        room("Replay", ["Configuration", "Core", "Scan", "Scheduling", "Telemetry"]),
         room(
             "ModelServers", ["Configuration", "Core", "Net", "Scan", "Telemetry", logging]),
         room(
             "RequestPipeline",
             [
-                "Configuration", "Core", "FlowControl", "ModelServers", "Scan", "Scheduling",
-                "Telemetry",
+                "Configuration", "Core", "FlowControl", "ModelServers", "Replay", "Scan",
+                "Scheduling", "Telemetry",
             ]),
         room("Relay", ["Core", "Net", "Telemetry"]),
         room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
@@ -130,7 +131,7 @@ let package = Package(
                 argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "FlowControl",
                 "Gateway", "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging",
                 "ModelServers", "Net",
-                "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
+                "Replay", "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
                 "Simulator", "Stack", "Telemetry",
             ],
             swiftSettings: strict),
@@ -233,6 +234,12 @@ let package = Package(
             fixtures: true),
         tests(of: "Net", ["Core"], fixtures: true),
         tests(of: "RedisClient", ["Core", "LoopbackSupport", "Net"]),
+        tests(
+            of: "Replay",
+            [
+                "Configuration", "Core", "ModelServers", "RequestPipeline", "Scheduling",
+                "SchedulingPlugins", "Telemetry",
+            ]),
         tests(
             of: "RequestPipeline",
             [

@@ -147,6 +147,29 @@ public struct ConfigValue {
         return found
     }
 
+    /// The same text for equal values, whatever the order of their keys and the style of their
+    /// scalars; members called `omitted` are left out. Empty for null and for an empty mapping.
+    public func canonicalText(omitting omitted: String) -> String {
+        switch node {
+        case .scalar(let scalar): return isNull ? "" : "\(scalar.string.debugDescription)"
+        case .sequence:
+            let elements = (try? list()) ?? []
+            return "["
+                + elements.map { $0.canonicalText(omitting: omitted) }.joined(separator: ",") + "]"
+        case .mapping:
+            return Self.canonicalText(of: (try? entries()) ?? [], omitting: omitted)
+        case .alias: return ""
+        }
+    }
+
+    fileprivate static func canonicalText(
+        of entries: [(String, ConfigValue)], omitting omitted: String
+    ) -> String {
+        let members = entries.filter { $0.0 != omitted && !$0.1.isNull }
+            .map { "\($0.0.debugDescription):\($0.1.canonicalText(omitting: omitted))" }
+        return members.isEmpty ? "" : "{" + members.sorted().joined(separator: ",") + "}"
+    }
+
     private func entries() throws(ConfigError) -> [(String, ConfigValue)] {
         guard case .mapping(let mapping) = node else { throw error("must be a mapping") }
         var entries: [(String, ConfigValue)] = []
@@ -200,6 +223,12 @@ public struct ConfigSection {
     public mutating func required(_ key: String) throws(ConfigError) -> ConfigValue {
         guard let found = optional(key) else { throw error("needs a '\(key)'") }
         return found
+    }
+
+    /// The whole mapping as ``ConfigValue/canonicalText(omitting:)`` has it.
+    public func canonicalText(omitting omitted: String) -> String {
+        ConfigValue.canonicalText(
+            of: entries.map { ($0.key, $0.value) }, omitting: omitted)
     }
 
     func refuseUnknownKeys() throws(ConfigError) {

@@ -334,10 +334,9 @@ public final class RequestSession {
     ) throws(APIError) -> Decision {
         var span = trace.flatMap { router.spans.begin("llm_d.epp.schedule", under: $0) }
         defer { span?.end() }
-        cycle.scoreRecords = router.configuration.recordsScores ? [] : nil
         let result: SchedulingResult
         do {
-            result = try router.scheduler.schedule(&cycle)
+            result = try router.schedule(&cycle)
         } catch {
             throw apiError(error)
         }
@@ -364,7 +363,7 @@ public final class RequestSession {
             endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
             prefill: prefillTarget?.endpoint, headers: headers, model: model,
             targetModel: request.targetModel, requestID: requestID,
-            scores: cycle.scoreRecords ?? [])
+            scores: router.configuration.recordsScores ? cycle.scoreRecords ?? [] : [])
     }
 
     /// The client's trace, if spans are wanted.

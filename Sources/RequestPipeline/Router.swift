@@ -1,5 +1,6 @@
 public import Core
 public import ModelServers
+public import Replay
 public import Scheduling
 import Synchronization
 public import Telemetry
@@ -38,6 +39,8 @@ public final class Router: Sendable {
     public let metrics: RouterMetrics
     /// Where the spans of decisions go.
     public let spans: any SpanHook
+    /// Who records decisions; nil: nobody does.
+    public let recorder: DecisionRecorder?
 
     /// Idle desks. A decision takes one, so there are as many as loops that decide at once.
     private let desks = Mutex<[Desk]>([])
@@ -48,7 +51,7 @@ public final class Router: Sendable {
         pool: EndpointPool, scheduler: Scheduler, metrics: RouterMetrics,
         flow: FlowController? = nil,
         configuration: RouterConfiguration = RouterConfiguration(),
-        spans: any SpanHook = NoSpans()
+        spans: any SpanHook = NoSpans(), recorder: DecisionRecorder? = nil
     ) {
         self.pool = pool
         self.scheduler = scheduler
@@ -56,6 +59,7 @@ public final class Router: Sendable {
         self.metrics = metrics
         self.flow = flow ?? FlowController(pool: pool)
         self.spans = spans
+        self.recorder = recorder
         var system = SystemRandomNumberGenerator()
         seeds = Mutex(RandomSource(seed: configuration.seed ?? system.next()))
     }

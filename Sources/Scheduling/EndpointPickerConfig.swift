@@ -107,6 +107,12 @@ public struct EndpointPickerConfig {
         resolver.declaration(named: name)
     }
 
+    /// The parameters of a plugin in a form that tells equal ones by; nil if there is no plugin of
+    /// that name. Members called `omitted` are left out, wherever they are.
+    public func parameters(ofPlugin name: String, omitting omitted: String) -> String? {
+        resolver.parameters[name]?.canonicalText(omitting: omitted)
+    }
+
     /// The declared plugins of a kind, in their order.
     public func plugins<Kind>(as kind: Kind.Type) -> [Kind] {
         resolver.plugins.compactMap { $0 as? Kind }

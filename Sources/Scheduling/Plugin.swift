@@ -24,11 +24,23 @@ public protocol Plugin: AnyObject, Sendable {
     var name: PluginName { get }
     /// What it wants to know of prompts; nothing unless it says so.
     var promptNeeds: PromptNeeds { get }
+    /// What it goes by that the record of a decision does not hold, such as headers and what it
+    /// remembers of other requests, as a noun; nil unless it says so. Producers need not: what
+    /// they find out is recorded.
+    var unrecordedInput: String? { get }
 }
 
 extension Plugin {
     /// Nothing.
     public var promptNeeds: PromptNeeds { [] }
+    /// Nothing.
+    public var unrecordedInput: String? { nil }
+}
+
+/// Goes by a figure of endpoints that is scraped only where a configuration asks for it.
+public protocol AttributeReader: Plugin {
+    /// The name of the attribute; nil if it is one that every engine tells.
+    var scrapedAttribute: String? { get }
 }
 
 /// Finds out from a request's headers what other plugins and flow control go by. Runs first,

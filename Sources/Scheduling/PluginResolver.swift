@@ -16,6 +16,8 @@ final class PluginResolver {
 
     /// Every plugin made so far: a plugin stands behind those that it refers to.
     private(set) var plugins: [any Plugin] = []
+    /// The parameters that each of them was made from, by name.
+    private(set) var parameters: [String: ConfigSection] = [:]
 
     init(root: ConfigValue, registry: PluginRegistry) {
         self.root = root
@@ -104,6 +106,7 @@ final class PluginResolver {
         let plugin = try factory(&inner)
         source.parameters = inner.parameters
         made[name] = plugin
+        parameters[name] = inner.parameters
         plugins.append(plugin)
         return plugin
     }
@@ -133,6 +136,7 @@ final class PluginResolver {
             var source = PluginSource(name: name, parameters: section, resolver: self)
             let plugin = try factory(&source)
             section = source.parameters
+            parameters[name.name] = section
             return plugin
         }
         made[name.name] = plugin

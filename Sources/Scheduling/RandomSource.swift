@@ -1,6 +1,7 @@
 /// A random source that a seed determines (SplitMix64). Not for secrets.
 public struct RandomSource: RandomNumberGenerator, Sendable {
-    private var state: UInt64
+    /// The seed of a source that gives the numbers that this one will give.
+    private(set) var state: UInt64
 
     /// The same seed gives the same numbers.
     public init(seed: UInt64) {

@@ -59,16 +59,36 @@ public final class Scheduler: Sendable {
         _ cycle: inout SchedulingCycle
     ) throws(SchedulingFailure) -> SchedulingResult {
         guard !cycle.eligible.isEmpty else { throw .noEndpoints }
-        cycle.profiles = profiles
         cycle.context.forgetFindings()
+        try screen(&cycle)
+        for producer in producers {
+            producer.produce(into: &cycle.context)
+        }
+        return try choose(&cycle, among: profiles)
+    }
+
+    /// Decides again what was decided before: `context` holds what producers found out then, and
+    /// is not asked for anew. `profiles` stand in for those of the configuration.
+    public func scheduleAgain(
+        _ cycle: inout SchedulingCycle, with profiles: [SchedulingProfile]
+    ) throws(SchedulingFailure) -> SchedulingResult {
+        guard !cycle.eligible.isEmpty else { throw .noEndpoints }
+        try screen(&cycle)
+        return try choose(&cycle, among: profiles)
+    }
+
+    private func screen(_ cycle: inout SchedulingCycle) throws(SchedulingFailure) {
         cycle.context.seed = cycle.random.next()
         for screener in screeners {
             try screener.screen(&cycle.eligible, in: cycle.context)
             if cycle.eligible.isEmpty { throw .screened(by: screener.name.name) }
         }
-        for producer in producers {
-            producer.produce(into: &cycle.context)
-        }
+    }
+
+    private func choose(
+        _ cycle: inout SchedulingCycle, among profiles: [SchedulingProfile]
+    ) throws(SchedulingFailure) -> SchedulingResult {
+        cycle.profiles = profiles
         for admitter in admitters {
             try admitter.admit(cycle.eligible, in: cycle.context)
         }
@@ -82,9 +102,7 @@ public final class Scheduler: Sendable {
     private func refuseUnlessCached(
         _ result: SchedulingResult, in context: SchedulingContext
     ) throws(SchedulingFailure) {
-        guard let wish = context.request.headers.value(ofHeader: "prefer"),
-            wish.split(separator: ",").contains(where: { $0.isPreference("if-available") })
-        else { return }
+        guard context.request.wantsCachedPrompt else { return }
         let pick = result.primary[0].index
         let isCached = context.prefixMatches.contains {
             $0.totalBlocks > 0 && $0.matchedBlocks[pick] > 0
@@ -125,6 +143,15 @@ public final class Scheduler: Sendable {
         for observer in observers {
             observer.requestEnded(request, usage: usage)
         }
+    }
+}
+
+extension SchedulingRequest {
+    /// Whether the request asks for an endpoint that holds some of the prompt, or none:
+    /// `Prefer: if-available`.
+    public var wantsCachedPrompt: Bool {
+        headers.value(ofHeader: "prefer")?.split(separator: ",")
+            .contains { $0.isPreference("if-available") } ?? false
     }
 }
 

@@ -1,7 +1,7 @@
 public import Core
 
 /// How much of a prompt each endpoint holds in its prefix cache, by one producer.
-public struct PrefixCacheMatch {
+public struct PrefixCacheMatch: Sendable {
     /// The name of the producer.
     public let producer: String
     /// Tokens per block.
@@ -33,7 +33,7 @@ public struct PrefixCacheMatch {
 }
 
 /// How much of a request's media each endpoint is likely to have encoded, by one producer.
-public struct MediaCacheMatch {
+public struct MediaCacheMatch: Sendable {
     /// The name of the producer.
     public let producer: String
     /// The sizes of all items together; 0 if the producer could not tell.

@@ -11,6 +11,16 @@ public enum SchedulingFailure: Error, Equatable, Sendable {
     /// A plugin refused the request, with what the client is told.
     case refused(by: String, APIError)
 
+    /// Who refused, in a few words, for records.
+    public var summary: String {
+        switch self {
+        case .noEndpoints: "no endpoints"
+        case .screened(let screener): "screened by \(screener)"
+        case .filtered(let profile, let filter): "filtered by \(filter) in \(profile)"
+        case .refused(let plugin, let error): "refused by \(plugin) with \(error.status)"
+        }
+    }
+
     /// What the client is told.
     public var apiError: APIError {
         switch self {

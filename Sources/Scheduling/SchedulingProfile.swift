@@ -44,6 +44,31 @@ public struct ScoreRecord: Equatable, Sendable {
     public var candidate: Int
     /// Clamped, not weighted.
     public var score: Double
+
+    /// Makes a record.
+    public init(profile: String, scorer: PluginName, candidate: Int, score: Double) {
+        self.profile = profile
+        self.scorer = scorer
+        self.candidate = candidate
+        self.score = score
+    }
+}
+
+/// What a filter left of the candidates, for debugging.
+public struct FilterRecord: Equatable, Sendable {
+    /// The profile that ran.
+    public var profile: String
+    /// The filter.
+    public var filter: PluginName
+    /// Indices into `SchedulingContext.endpoints`.
+    public var candidates: [Int]
+
+    /// Makes a record.
+    public init(profile: String, filter: PluginName, candidates: [Int]) {
+        self.profile = profile
+        self.filter = filter
+        self.candidates = candidates
+    }
 }
 
 /// One decision in the making, and the buffers for the next ones. Belongs to one thread.
@@ -54,6 +79,8 @@ public struct SchedulingCycle {
     public var eligible: [Int] = []
     /// Every score given in this cycle; nil, the default, keeps none.
     public var scoreRecords: [ScoreRecord]?
+    /// What every filter left in this cycle; nil, the default, keeps none.
+    public var filterRecords: [FilterRecord]?
     /// The profiles that a handler may run.
     public package(set) var profiles: [SchedulingProfile] = []
 
@@ -68,6 +95,9 @@ public struct SchedulingCycle {
         random = RandomSource(seed: seed)
     }
 
+    /// A new cycle with this seed makes the random choices that this one will make from here on.
+    public var seed: UInt64 { random.state }
+
     /// The index of the profile of a name.
     public func profile(named name: String) -> Int? {
         profiles.firstIndex { $0.name == name }
@@ -77,12 +107,40 @@ public struct SchedulingCycle {
     ///
     /// The score of a candidate is the sum over the scorers of clamp(score, 0, 1) * weight.
     public mutating func run(_ profile: Int) throws(SchedulingFailure) -> [ScoredCandidate] {
+        try rate(profile)
+        profiles[profile].picker.pick(&ranking, random: &random)
+        return Array(ranking)
+    }
+
+    /// Runs the filters and scorers of a profile; returns the candidates that are left, in no
+    /// order. ``pick(from:by:)`` may follow with other scores.
+    public mutating func candidates(
+        of profile: Int
+    ) throws(SchedulingFailure) -> [ScoredCandidate] {
+        try rate(profile)
+        return Array(ranking)
+    }
+
+    /// Has the picker of a profile choose among candidates, of which there are some; returns its
+    /// picks, the best first.
+    public mutating func pick(
+        from candidates: [ScoredCandidate], by profile: Int
+    ) -> [ScoredCandidate] {
+        var picks = candidates
+        profiles[profile].picker.pick(&picks, random: &random)
+        return picks
+    }
+
+    private mutating func rate(_ profile: Int) throws(SchedulingFailure) {
         guard !eligible.isEmpty else { throw .noEndpoints }
         let profile = profiles[profile]
         candidates.removeAll(keepingCapacity: true)
         candidates.append(contentsOf: eligible)
         for filter in profile.filters {
             filter.filter(&candidates, in: context)
+            filterRecords?.append(
+                FilterRecord(
+                    profile: profile.name, filter: filter.name, candidates: candidates))
             if candidates.isEmpty {
                 throw .filtered(profile: profile.name, filter: filter.name.name)
             }
@@ -103,8 +161,6 @@ public struct SchedulingCycle {
                         candidate: candidates[i], score: score))
             }
         }
-        profile.picker.pick(&ranking, random: &random)
-        return Array(ranking)
     }
 
     private static func score(

@@ -20,6 +20,7 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
     private enum StageOrder: String, CaseIterable {
         case decodeFirst = "decode-first"
         case prefillFirst = "prefill-first"
+        case joint
     }
 
     private let decodeProfile: String
@@ -28,10 +29,14 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
     private let prefillDecider: (any PDDecider)?
     private let encodeDecider: (any EncodeDecider)?
     private let stageOrder: StageOrder
+    /// What moving the prompt costs; only if both stages are picked together.
+    private let transfer: TransferCost?
 
     /// Parameters: `profiles.decode` (decode), `profiles.prefill` (prefill), `profiles.encode`
     /// (encode), `deciders.prefill` and `deciders.encode` (none: never), `stageOrder`
-    /// (decode-first, or prefill-first: prefill always, and decode near to it).
+    /// (decode-first; prefill-first: prefill always, and decode near to it; or joint: the best
+    /// pair), and with joint `transfer`, what moving a prompt costs, and
+    /// `prefixMatchInfoProducerName`.
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
         (decodeProfile, prefillProfile, encodeProfile) =
@@ -55,6 +60,16 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
         stageOrder =
             try source.parameters.optional("stageOrder")?.choice(of: StageOrder.self)
             ?? .decodeFirst
+        if stageOrder == .joint {
+            guard prefillDecider != nil else {
+                throw source.parameters.error("needs deciders.prefill where stageOrder is joint")
+            }
+            transfer = try TransferCost(source.parameters.orEmpty("transfer"), &source)
+        } else if let transfer = source.parameters.optional("transfer") {
+            throw transfer.error("counts only where stageOrder is joint")
+        } else {
+            transfer = nil
+        }
     }
 
     /// The handler of the deprecated `pd-profile-handler`.
@@ -68,6 +83,7 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
         prefillDecider = decider
         encodeDecider = nil
         stageOrder = .decodeFirst
+        transfer = nil
     }
 
     /// There must be a profile for each stage in use.
@@ -79,6 +95,12 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
     }
 
     /// Runs the stages, each with the pick before as its peer.
+    ///
+    /// `joint` picks the pair of decode endpoint d and prefill endpoint p with the highest
+    /// score(d) + score(p) - cost(d, p), where the prefill decider, asked about the decode endpoint
+    /// that is best by itself, wants one; the cost is ``TransferCost``'s. The pickers choose among
+    /// the decode endpoints by their best pairs, and then among the prefill endpoints by what they
+    /// add to the first of those, so that fallbacks are ranked in the same way.
     public func schedule(
         _ cycle: inout SchedulingCycle
     ) throws(SchedulingFailure) -> SchedulingResult {
@@ -89,7 +111,11 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
             result.prefill = run(prefillProfile, &cycle)
             cycle.context.peer = result.prefill.first?.index
         }
-        result.primary = try cycle.run(decode)
+        if let transfer {
+            try pickPair(decode, transfer, &cycle, &result)
+        } else {
+            result.primary = try cycle.run(decode)
+        }
         let primary = result.primary[0].index
         cycle.context.peer = primary
         if let encodeDecider, encodeDecider.encodesElsewhere(decode: primary, in: cycle.context) {
@@ -103,6 +129,29 @@ public final class DisaggProfileHandler: ProfileHandler, PreRequest, Configurabl
         result.prefill.removeAll { $0.index == primary }
         result.encode.removeAll { $0.index == primary }
         return result
+    }
+
+    private func pickPair(
+        _ decode: Int, _ transfer: TransferCost, _ cycle: inout SchedulingCycle,
+        _ result: inout SchedulingResult
+    ) throws(SchedulingFailure) {
+        let candidates = try cycle.candidates(of: decode)
+        result.primary = cycle.pick(from: candidates, by: decode)
+        guard let prefillDecider,
+            prefillDecider.disaggregates(decode: result.primary[0].index, in: cycle.context),
+            let prefill = cycle.profile(named: prefillProfile),
+            let prefillers = try? cycle.candidates(of: prefill)
+        else { return }
+        let decoders = candidates.filter {
+            prefillDecider.disaggregates(decode: $0.index, in: cycle.context)
+        }
+        result.primary = cycle.pick(
+            from: transfer.values(ofDecode: decoders, with: prefillers, in: cycle.context),
+            by: decode)
+        result.prefill = cycle.pick(
+            from: transfer.values(
+                ofPrefill: prefillers, for: result.primary[0].index, in: cycle.context),
+            by: prefill)
     }
 
     private func run(_ profile: String, _ cycle: inout SchedulingCycle) -> [ScoredCandidate] {

@@ -19,6 +19,11 @@ enum EndpointAttribute: Sendable {
             }
     }
 
+    /// The name under which it is scraped, if not every engine tells it.
+    var scrapedName: String? {
+        if case .scraped(let name) = self { name } else { nil }
+    }
+
     /// Nil if the endpoint has not told it.
     func value(_ load: ServerLoad) -> Double? {
         switch self {

@@ -3,11 +3,13 @@ public import Scheduling
 
 /// `endpoint-attribute-filter`: endpoints by a figure that they tell: above or below a threshold,
 /// in a range, the first k, or beyond a percentile.
-public final class EndpointAttributeFilter: Filter, ConfigurablePlugin {
+public final class EndpointAttributeFilter: Filter, AttributeReader, ConfigurablePlugin {
     /// The type's name.
     public static let type = "endpoint-attribute-filter"
     /// Its type and name.
     public let name: PluginName
+    /// The attribute, unless it is a standard one.
+    public var scrapedAttribute: String? { attribute.scrapedName }
 
     private enum Missing: String, CaseIterable {
         case pass = "Pass"

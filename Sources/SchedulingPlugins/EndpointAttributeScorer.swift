@@ -3,11 +3,13 @@ public import Scheduling
 
 /// `endpoint-attribute-scorer`: endpoints by a figure that they tell, highest or lowest first,
 /// spread over the range of the candidates or a fixed one. 0 for one that has not told it.
-public final class EndpointAttributeScorer: Scorer, ConfigurablePlugin {
+public final class EndpointAttributeScorer: Scorer, AttributeReader, ConfigurablePlugin {
     /// The type's name.
     public static let type = "endpoint-attribute-scorer"
     /// Its type and name.
     public let name: PluginName
+    /// The attribute, unless it is a standard one.
+    public var scrapedAttribute: String? { attribute.scrapedName }
 
     private enum Algorithm: String, CaseIterable {
         case lowerIsBetter = "linear_lower_is_better"

@@ -10,6 +10,8 @@ public final class HeaderBasedTestingFilter: Filter, ConfigurablePlugin {
     static let header = "test-epp-endpoint-selection"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "a header of the request" }
 
     /// Has no parameters.
     public init(_ source: inout PluginSource) {

@@ -9,6 +9,8 @@ public final class HeaderLabelAffinityScorer: Scorer, ResponseObserver, Configur
     public static let type = "header-label-affinity-scorer"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "a header of the request" }
 
     private let header: String
     private let label: String

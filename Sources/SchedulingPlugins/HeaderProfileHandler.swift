@@ -9,6 +9,8 @@ public final class HeaderProfileHandler: ProfileHandler, ConfigurablePlugin {
     public static let type = "header-profile-handler"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "a header of the request" }
 
     private let header: String
     private let defaultProfile: String

@@ -10,6 +10,10 @@ public final class NoHitLRUScorer: Scorer, PreRequest, ConfigurablePlugin {
     public static let type = "no-hit-lru-scorer"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? {
+        "the order in which endpoints got prompts that nobody held"
+    }
 
     private struct Uses {
         var clock = 0

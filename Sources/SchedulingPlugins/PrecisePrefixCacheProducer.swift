@@ -70,7 +70,8 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     /// `blockSizeTokens`, `hashSeed` (""), `hashAlgorithm` (`xxh64`; `cbor-fnv`, upstream's default,
     /// where the index is shared in upstream's layout); `speculativeIndexing` (false),
     /// `speculativeTTL` (2s); `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`:
-    /// gpu 1, cpu 0.8, disk 0.6, remote 0.4); and one of
+    /// gpu 1, cpu 0.8, disk 0.6, remote 0.4), or instead of it `indexerConfig.loadTimeWeights`
+    /// (``LoadTimeWeights``); and one of
     /// `indexerConfig.kvBlockIndexConfig.redisConfig`, `valkeyConfig` and `replicaConfig`.
     ///
     /// What upstream's files say besides is checked and has nothing to tell here: events are taken
@@ -191,9 +192,16 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
     private static func weights(
         _ indexer: inout ConfigSection
     ) throws(ConfigError) -> TierWeights {
+        let fixed = indexer.optional("kvCacheBackendConfigs")
+        if let loadTimes = indexer.optional("loadTimeWeights") {
+            guard fixed == nil else {
+                throw loadTimes.error("cannot stand beside kvCacheBackendConfigs: both are weights")
+            }
+            return try LoadTimeWeights.weights(loadTimes)
+        }
         var weights = TierWeights.standard
         var named: Set<Tier> = []
-        for entry in try indexer.optional("kvCacheBackendConfigs")?.list() ?? [] {
+        for entry in try fixed?.list() ?? [] {
             try entry.section { (section) throws(ConfigError) in
                 let name = try section.required("name")
                 let tier = try name.choice(of: TierName.self).tier

@@ -8,6 +8,8 @@ public final class RoundRobinPicker: Picker, ConfigurablePlugin {
     public static let type = "round-robin-picker"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "whose turn it is" }
 
     private let limit: Int
     private let turn = Atomic<Int>(0)

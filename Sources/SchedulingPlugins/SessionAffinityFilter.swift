@@ -11,6 +11,8 @@ public final class SessionAffinityFilter:
     public static let type = "session-affinity-filter"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "the request's session and where it went" }
 
     private let affinity: SessionAffinity
 

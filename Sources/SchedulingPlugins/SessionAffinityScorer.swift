@@ -10,6 +10,8 @@ public final class SessionAffinityScorer:
     public static let type = "session-affinity-scorer"
     /// Its type and name.
     public let name: PluginName
+    /// Is not in records.
+    public var unrecordedInput: String? { "the request's session and where it went" }
 
     private let affinity: SessionAffinity
 

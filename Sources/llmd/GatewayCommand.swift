@@ -2,6 +2,7 @@ import ArgumentParser
 import Core
 import Gateway
 import Net
+import Replay
 
 struct GatewayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -38,5 +39,6 @@ struct GatewayCommand: AsyncParsableCommand {
             kvEvents: assembly.kvEvents)
         await stop.serve()
         await server.drain(within: service.drainDeadline)
+        assembly.recorder?.flush()
     }
 }

@@ -9,6 +9,7 @@ import Logging
 import Messaging
 import ModelServers
 import Net
+import Replay
 import RequestPipeline
 import Scheduling
 import SchedulingPlugins
@@ -27,6 +28,8 @@ struct RouterOptions: ParsableArguments {
     var policy: RoutingPolicy?
 
     @OptionGroup var pool: PoolOptions
+
+    @OptionGroup var record: RecordOptions
 
     @Option(help: "The models that may be asked for, comma-separated; default: what servers list.")
     var models = ""
@@ -56,6 +59,8 @@ struct RouterAssembly {
     let metrics = MetricsRegistry()
     /// What fills the index; nil without one.
     let kvEvents: KVEventSource?
+    /// Who records decisions; nil: nobody does.
+    let recorder: DecisionRecorder?
     private let pool = EndpointPool()
 
     init(_ options: RouterOptions) throws {
@@ -94,10 +99,11 @@ struct RouterAssembly {
         let flow = FlowController(
             admission.flowControl, isEnabled: admission.isFlowControlEnabled, pool: pool,
             registry: metrics)
+        recorder = try options.record.recorder(of: picker, registry: metrics)
         router = Router(
             pool: pool, scheduler: picker.scheduler,
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "default"),
-            flow: flow, configuration: configuration)
+            flow: flow, configuration: configuration, recorder: recorder)
 
         // Events and scrapes come in bursts; a loop of their own keeps them off the requests.
         let background = try EventLoop.start(name: "pool")
@@ -129,18 +135,23 @@ struct RouterAssembly {
         try options.pool.fill(pool, on: background)
     }
 
+    /// Loads the configuration in a file.
+    static func configuration(
+        file: String, _ plugins: PluginRegistry
+    ) throws -> EndpointPickerConfig {
+        let text: String
+        do {
+            text = try String(contentsOfFile: file, encoding: .utf8)
+        } catch {
+            throw ConfigError(file: file, line: nil, problem: "cannot be read")
+        }
+        return try EndpointPickerConfig(parsing: text, file: file, registry: plugins)
+    }
+
     private static func configuration(
         _ options: RouterOptions, _ plugins: PluginRegistry
     ) throws -> EndpointPickerConfig {
-        if let file = options.configFile {
-            let text: String
-            do {
-                text = try String(contentsOfFile: file, encoding: .utf8)
-            } catch {
-                throw ConfigError(file: file, line: nil, problem: "cannot be read")
-            }
-            return try EndpointPickerConfig(parsing: text, file: file, registry: plugins)
-        }
+        if let file = options.configFile { return try configuration(file: file, plugins) }
         let text = options.configText ?? (options.policy ?? .precise).configuration
         return try EndpointPickerConfig(
             parsing: text, file: options.configText == nil ? "--policy" : "--config-text",

@@ -2,11 +2,13 @@ import ArgumentParser
 import Core
 import ExtProc
 import Net
+import Replay
 
 struct RouterCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "router",
-        abstract: "The endpoint picker of the Gateway API Inference Extension, over ext-proc.")
+        abstract: "The endpoint picker of the Gateway API Inference Extension, over ext-proc.",
+        subcommands: [ReplayCommand.self])
 
     @OptionGroup var service: ServiceOptions
     @OptionGroup var router: RouterOptions
@@ -58,5 +60,6 @@ struct RouterCommand: AsyncParsableCommand {
             kvEvents: assembly.kvEvents)
         await stop.serve()
         await server.drain(within: service.drainDeadline)
+        assembly.recorder?.flush()
     }
 }

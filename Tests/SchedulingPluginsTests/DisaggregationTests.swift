@@ -71,6 +71,51 @@ import Testing
             ])
     }
 
+    /// The sidecar goes down the list where the first prefiller fails.
+    @Test(arguments: [
+        (1, "10.0.0.2:8000"), (2, "10.0.0.2:8000,10.0.0.0:8000"),
+        (3, "10.0.0.2:8000,10.0.0.0:8000,10.0.0.3:8000"),
+        (64, "10.0.0.2:8000,10.0.0.0:8000,10.0.0.3:8000,10.0.0.4:8000"),
+    ])
+    func prefillersAreRankedForFailover(limit: Int, value: String) throws {
+        let scheduler = try EndpointPickerConfig.scheduler(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - type: disagg-profile-handler
+                  parameters: {deciders: {prefill: always-disagg-pd-decider}}
+                - {type: always-disagg-pd-decider}
+                - {type: prefill-filter}
+                - {type: decode-filter}
+                - {type: queue-scorer}
+                - type: max-score-picker
+                  name: prefill-picker
+                  parameters: {maxNumOfEndpoints: \(limit)}
+                schedulingProfiles:
+                - {name: decode, plugins: [{pluginRef: decode-filter}]}
+                - name: prefill
+                  plugins:
+                  - {pluginRef: prefill-filter}
+                  - {pluginRef: queue-scorer}
+                  - {pluginRef: prefill-picker}
+                """,
+            file: "t.yaml", registry: .standard)
+        let pool = context(
+            count: 5,
+            labels: ["prefill", "decode", "prefill", "prefill", "prefill"].map {
+                ["llm-d.ai/role": $0]
+            }, loads: [2, 0, 1, 3, 4].map { load(waiting: $0) }, promptTokenCount: 100)
+        var cycle = SchedulingCycle(request: pool.request, seed: 1)
+        cycle.context = pool
+        cycle.eligible = Array(0..<5)
+        let result = try scheduler.schedule(&cycle)
+        #expect(result.primary.map(\.index) == [1])
+        #expect(
+            scheduler.prepare(result, in: cycle.context).first
+                == .set(name: "x-prefiller-host-port", value: value))
+    }
+
     @Test func decodesAloneWithoutPrefillEndpoints() throws {
         let scheduler = try scheduler(decider: "always-disagg-pd-decider")
         var cycle = cycle(promptTokens: 100, matched: 0)

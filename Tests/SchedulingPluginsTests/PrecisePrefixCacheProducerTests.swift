@@ -12,8 +12,7 @@ import Testing
     private func make(
         _ parameters: String, sharedAlgorithm: RequestKeyAlgorithm = .xxh64
     ) throws -> (Scheduler, KVIndex) {
-        final class Box: Sendable { let index = Mutex<KVIndex?>(nil) }
-        let box = Box()
+        let box = IndexBox()
         var registry = PluginRegistry.standard
         PrecisePrefixCacheProducer.register(
             in: &registry,
@@ -62,12 +61,11 @@ import Testing
         return cycle
     }
 
-    @Test func tiersWeighAsConfigured() throws {
-        let list = "[{name: cpu, weight: 0.5}, {name: storage, weight: 0.25}]"
+    /// Endpoints that hold two blocks of four each, in these tiers, or one.
+    private func weighted(_ indexer: String, blockSize: Int = 4) throws -> PrefixCacheMatch {
         let (scheduler, index) = try make(
-            "{tokenProcessorConfig: {blockSize: 4}, indexerConfig: {kvCacheBackendConfigs: \(list)}}"
-        )
-        let tokens = Array<UInt32>(0..<16)
+            "{tokenProcessorConfig: {blockSize: \(blockSize)}, indexerConfig: \(indexer)}")
+        let tokens = Array(0..<UInt32(4 * blockSize))
         let keys = index.hasher(model: "m").keys(of: tokens.span)
         for (number, tiers) in [[Tier.gpu, .cpu], [.cpu, .disk], [.remote]].enumerated() {
             let endpoint = try index.register("e\(number)")
@@ -78,9 +76,109 @@ import Testing
         }
         var cycle = cycle(tokens: tokens)
         _ = try scheduler.schedule(&cycle)
-        let match = try #require(cycle.context.prefixMatch(by: "precise-prefix-cache-producer"))
+        return try #require(cycle.context.prefixMatch(by: "precise-prefix-cache-producer"))
+    }
+
+    @Test func tiersWeighAsConfigured() throws {
+        let match = try weighted(
+            "{kvCacheBackendConfigs: "
+                + "[{name: cpu, weight: 0.5}, {name: storage, weight: 0.25}]}")
         #expect(match.matchedBlocks == [2, 2, 1])
         #expect(match.weightedBlocks == [1.5, 0.75, 0.4])
+    }
+
+    /// Bytes per token, prefill tokens per second, bytes per second by tier, weights expected of
+    /// (gpu + cpu, cpu + disk, remote).
+    private static let loadTimes: [(Int, Int, String, [Double])] = [
+        // 100 bytes at 1e6 bytes/s load in 0.1 ms, a token is computed in 1 ms: 0.9; disk 0.5;
+        // remote 1 - 0.8.
+        (100, 1000, "{cpu: 1e6, disk: 2e5, remote: 1.25e5}", [1.9, 1.4, 0.2]),
+        // A slower engine gains more by loading.
+        (100, 100, "{cpu: 1e6, storage: 2e5, remote: 1.25e5}", [1.99, 1.94, 0.92]),
+        // More bytes to load gain less.
+        (200, 1000, "{cpu: 1e6, disk: 4e5, remote: 1.25e6}", [1.8, 1.3, 0.84]),
+        // As slow as computing, and slower: nothing. Not told: nothing.
+        (100, 1000, "{cpu: 1e5, disk: 5e4}", [1, 0, 0]),
+        // An H100's prefill of an 8B model; 50 GB/s and a fast SSD.
+        (131_072, 34_590, "{cpu: 5e10, disk: 6e9}", [1.9093243904, 1.1536943104, 0]),
+    ]
+
+    /// max(0, 1 - (bytes per token / bytes per second) * tokens per second), and 1 for the GPU.
+    @Test(arguments: loadTimes)
+    func tiersWeighByTheirLoadTimes(
+        bytes: Int, tokens: Int, speeds: String, expected: [Double]
+    ) throws {
+        let parameters =
+            "kvBytesPerToken: \(bytes), prefillTokensPerSecond: \(tokens), "
+            + "bytesPerSecond: \(speeds)"
+        for blockSize in [4, 16] {
+            let match = try weighted("{loadTimeWeights: {\(parameters)}}", blockSize: blockSize)
+            expect(match.weightedBlocks, expected)
+            // An endpoint whose whole match is worth nothing has none.
+            #expect(match.matchedBlocks == zip([2, 2, 1], expected).map { $1 > 0 ? $0 : 0 })
+        }
+    }
+
+    @Test(arguments: [
+        ("{}", "loadTimeWeights needs a 'kvBytesPerToken'"),
+        ("{kvBytesPerToken: 1}", "needs a 'prefillTokensPerSecond'"),
+        ("{kvBytesPerToken: 1, prefillTokensPerSecond: 1}", "needs a 'bytesPerSecond'"),
+        (
+            "{kvBytesPerToken: 0, prefillTokensPerSecond: 1, bytesPerSecond: {}}",
+            "kvBytesPerToken must be from"
+        ),
+        (
+            "{kvBytesPerToken: 1, prefillTokensPerSecond: 1, bytesPerSecond: {cpu: 0}}",
+            "loadTimeWeights.bytesPerSecond.cpu must be from"
+        ),
+        (
+            "{kvBytesPerToken: 1, prefillTokensPerSecond: 1, bytesPerSecond: {gpu: 1}}",
+            "loadTimeWeights.bytesPerSecond.gpu is not known"
+        ),
+        (
+            "{kvBytesPerToken: 1, prefillTokensPerSecond: 1, bytesPerSecond: {disk: 1, storage: 1}}",
+            "names a tier a second time"
+        ),
+        (
+            "{kvBytesPerToken: 1, prefillTokensPerSecond: 1, bytesPerSecond: {}}, "
+                + "kvCacheBackendConfigs: [{name: cpu, weight: 1}]",
+            "cannot stand beside kvCacheBackendConfigs"
+        ),
+    ])
+    func wrongLoadTimesAreErrors(_ value: String, _ part: String) {
+        #expect { try make("{indexerConfig: {loadTimeWeights: \(value)}}") } throws: { error in
+            guard let error = error as? ConfigError else { return false }
+            return error.line == 4 && "\(error)".contains(part)
+        }
+    }
+
+    /// The deprecated scorer has a producer of its own, and weighs tiers, too.
+    @Test func theScorerWeighsTiers() throws {
+        let box = IndexBox()
+        var registry = PluginRegistry.standard
+        PrecisePrefixCacheProducer.register(in: &registry) { (configuration) throws(KVIndexError) in
+            let index = try KVIndex(configuration: configuration)
+            box.index.withLock { $0 = index }
+            return index
+        }
+        let scheduler = try EndpointPickerConfig.scheduler(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - type: precise-prefix-cache-scorer
+                  parameters: {tokenProcessorConfig: {blockSize: 4}}
+                """, file: "t.yaml", registry: registry)
+        let index = try #require(box.index.withLock { $0 })
+        let tokens = Array<UInt32>(0..<16)
+        let keys = index.hasher(model: "m").keys(of: tokens.span)
+        let endpoint = try index.register("e1")
+        for (block, tier) in [Tier.gpu, .cpu].enumerated() {
+            index.add([keys[block]].span, keys: [keys[block]].span, in: tier, of: endpoint)
+        }
+        var cycle = cycle(tokens: tokens)
+        let result = try scheduler.schedule(&cycle)
+        #expect(result.primary == [ScoredCandidate(index: 1, score: 1.8 / 4)])
     }
 
     @Test(arguments: [
@@ -246,4 +344,9 @@ import Testing
         #expect(
             index.recentLookups.take() == [index.hasher(model: "m").keys(of: tokens.span)])
     }
+}
+
+/// The index that a configuration made.
+private final class IndexBox: Sendable {
+    let index = Mutex<KVIndex?>(nil)
 }
