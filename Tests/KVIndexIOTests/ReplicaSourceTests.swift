@@ -203,6 +203,19 @@ import Testing
         try await teller.finish()
     }
 
+    /// The peer is the same; what hangs is the connection.
+    @Test func aConnectionThatHangsIsNotUsedAgain() async throws {
+        let router = try Stack()
+        let keys = router.index.configuration
+        let teller = try await router.run { try HangingTeller(on: router.loop, keys: keys) }
+        _ = try await share(router, with: [teller.address]) {
+            $0.silenceLimit = .milliseconds(500)
+        }
+        try await eventually { metric("followed_peers", of: router) == 1 }
+        try await router.run { teller.close() }
+        try await router.finish()
+    }
+
     // MARK: - The configuration
 
     private func configuration(_ text: String) throws -> ReplicaIndexBackend.Configuration {
