@@ -444,8 +444,8 @@ static void check_steady_block(unsigned place)
     static lookup lookup;
     look_up(stepped, &step_keys[place], 1, &lookup);
     for (unsigned holder = 0; holder < STEP_HOLDERS; holder++)
-        CHECK(matched(&lookup, holder) == (place < (holder + 1) * 8), "step %u, block %u, holder %u",
-              step_count, place, holder);
+        CHECK(matched(&lookup, holder) == (place < (holder + 1) * 8),
+              "step %u, block %u, holder %u", step_count, place, holder);
 }
 
 /* Nobody but its own holder has a block, whatever comes into its place. */
