@@ -76,6 +76,8 @@ public final class PrefixLookup: Sendable {
         let engines = list.engines(in: index)
         var matches = spareMatches.withLock { $0.popLast() } ?? PrefixMatches()
         index.match(keys.span, at: .now, into: &matches)
+        // Those who share the index in llm-d's layout ask Redis what others know of the prompt.
+        index.recentLookups.note(keys)
         defer { spareMatches.withLock { [matches] in $0.append(matches) } }
         return body(matches, engines)
     }

@@ -15,6 +15,8 @@ import Synchronization
 public final class KVIndex: Sendable {
     /// How many endpoints the index can hold at a time.
     public static let maximumEndpointCount = 8000
+    /// How long a hash seed may be. Routers that share an index tell each other theirs.
+    public static let maximumHashSeedBytes = 1024
 
     /// How the index computes request keys and how much memory it may take.
     public struct Configuration: Equatable, Sendable {
@@ -23,6 +25,7 @@ public final class KVIndex: Sendable {
         /// The function of the request keys.
         public var algorithm = RequestKeyAlgorithm.xxh64
         /// llm-d's `hashSeed`.
+        /// At most ``KVIndex/maximumHashSeedBytes`` long.
         public var hashSeed = ""
         /// What the index may take in memory; it forgets blocks to stay below.
         public var maximumBytes = 2 << 30
@@ -93,11 +96,16 @@ public final class KVIndex: Sendable {
 
     /// Makes an empty index.
     ///
-    /// - Throws: ``KVIndexError/configuration(_:)`` if block size or byte budget cannot be.
+    /// - Throws: ``KVIndexError/configuration(_:)`` if block size, seed or byte budget cannot be.
     public init(configuration: Configuration = Configuration()) throws(KVIndexError) {
         guard configuration.maximumBytes >= Self.minimumBytes else {
             throw .configuration(
                 "\(configuration.maximumBytes) bytes are fewer than \(Self.minimumBytes)")
+        }
+        guard configuration.hashSeed.utf8.count <= Self.maximumHashSeedBytes else {
+            throw .configuration(
+                "a hash seed of \(configuration.hashSeed.utf8.count) bytes is longer than "
+                    + "\(Self.maximumHashSeedBytes)")
         }
         do {
             _ = try RequestKeyHasher(

@@ -111,6 +111,9 @@ public struct SequenceTracker: Sendable {
         self.policy = policy
     }
 
+    /// Whether batches are applied as they come.
+    public var isFollowing: Bool { phase == .following }
+
     /// When ``tick(_:)`` is to be called; nil if it need not be.
     public var deadline: MonotonicTime? {
         switch phase {

@@ -136,6 +136,7 @@ final class EngineStream {
             isConnected = false
             environment.metrics.activeSubscribers.decrement()
             change { $0.disconnected() }
+            environment.sharing?.lost(server.name)
         case .malformed:
             environment.metrics.zmqErrors.increment()
             misbehaved()
@@ -311,6 +312,7 @@ final class EngineStream {
         shut()
         _ = tracker.disconnected()
         forget()
+        environment.sharing?.lost(server.name)
         timer = environment.loop.schedule(after: duration) { [weak self] in self?.endQuarantine() }
     }
 
@@ -372,6 +374,8 @@ final class EngineStream {
         case .finished:
             stopReplay()
             change { $0.replayEnded(at: .now) }
+            // An engine that is idle shows so that nothing was missed.
+            if tracker.isFollowing { environment.sharing?.applied([], at: server.name) }
         case .failed(let error):
             stopReplay()
             environment.metrics.zmqErrors.increment()

@@ -10,8 +10,11 @@ public import Net
 public protocol IndexSharing: AnyObject {
     /// The pool as it is now. Each server's endpoint in the index has its name.
     func update(_ servers: [ModelServer])
-    /// What an engine's events changed, in its order.
+    /// What an engine's events changed, in its order; none if they changed nothing, or none are
+    /// missing after a connection was lost.
     func applied(_ changes: [BlockChange], at endpoint: String)
+    /// An engine's events come no more, until some are applied: what others know is newer.
+    func lost(_ endpoint: String)
     /// Stops to share.
     func close()
 }

@@ -138,6 +138,9 @@ extension ConnectionPool {
     }
 
     fileprivate func closed(_ connection: ClientConnection, _ error: NetError) {
+        // Who hears that a request failed may give the client up.
+        let client = client
+        defer { withExtendedLifetime(client) {} }
         connections[ObjectIdentifier(connection)] = nil
         if connection.isAvailable { available.removeAll { $0 === connection } }
         if !connection.wasConnected {

@@ -122,6 +122,11 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             }
             if let seed = section.optional("hashSeed") {
                 configuration.hashSeed = try seed.string()
+                guard configuration.hashSeed.utf8.count <= KVIndex.maximumHashSeedBytes else {
+                    throw seed.error(
+                        "has \(configuration.hashSeed.utf8.count) bytes; "
+                            + "\(KVIndex.maximumHashSeedBytes) are possible")
+                }
             }
             if let algorithm = section.optional("hashAlgorithm") {
                 configuration.algorithm = try algorithm.choice(of: RequestKeyAlgorithm.self)
@@ -160,9 +165,10 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
             let redis = index.optional("redisConfig")
             let valkey = index.optional("valkeyConfig")
             if let replicas = index.optional("replicaConfig") {
-                guard redis == nil, valkey == nil else {
+                let other = redis != nil ? "redisConfig" : valkey != nil ? "valkeyConfig" : nil
+                if let other {
                     throw replicas.error(
-                        "cannot stand beside redisConfig: one way to share is enough")
+                        "cannot stand beside \(other): one way to share is enough")
                 }
                 try shareReplicas(replicas)
             }

@@ -40,8 +40,12 @@ struct IndexerCommand: AsyncParsableCommand {
     @Option(help: "Tokens in a block of the index.")
     var blockSize = KVIndex.Configuration().blockSize
 
-    @Option(help: "How the index makes keys of blocks: xxh64 or cbor-fnv.")
-    var hashAlgorithm = KVIndex.Configuration().algorithm
+    @Option(
+        help: """
+            How the index makes keys of blocks: xxh64 or cbor-fnv; default: xxh64, and cbor-fnv \
+            with --redis-layout llm-d.
+            """)
+    var hashAlgorithm: RequestKeyAlgorithm?
 
     @Option(help: "The seed of the keys.")
     var hashSeed = KVIndex.Configuration().hashSeed
@@ -75,6 +79,10 @@ struct IndexerCommand: AsyncParsableCommand {
         guard (1...65536).contains(blockSize) else {
             throw ValidationError("--block-size must be from 1 to 65536")
         }
+        guard hashSeed.utf8.count <= KVIndex.maximumHashSeedBytes else {
+            throw ValidationError(
+                "--hash-seed may have \(KVIndex.maximumHashSeedBytes) bytes at most")
+        }
         _ = try tokenizer()
     }
 
@@ -83,11 +91,12 @@ struct IndexerCommand: AsyncParsableCommand {
         let stop = try await StopSignal(on: group.loops[0])
         let metrics = MetricsRegistry()
         metrics.registerProcessMetrics()
-        let index = try KVIndex(configuration: indexConfiguration)
+        let sharing = try redis.sharing()
+        let index = try KVIndex(configuration: indexConfiguration(sharedBy: sharing))
 
         // Events and scrapes come in bursts; a loop of their own keeps them off the requests.
         let background = try EventLoop.start(name: "pool")
-        let source = try await events(of: index, on: background, metrics)
+        let source = try await events(of: index, sharedBy: sharing, on: background, metrics)
         let engines = EngineDirectory { source.update($0) }
         let members = EndpointPool()
         members.observe { _, after in engines.setPool(after.members.map(\.endpoint.server)) }
@@ -120,17 +129,19 @@ struct IndexerCommand: AsyncParsableCommand {
         await source.shutdown()
     }
 
-    private var indexConfiguration: KVIndex.Configuration {
+    private func indexConfiguration(sharedBy sharing: RedisSharing?) -> KVIndex.Configuration {
         var configuration = KVIndex.Configuration()
         configuration.blockSize = blockSize
-        configuration.algorithm = hashAlgorithm
+        configuration.algorithm =
+            hashAlgorithm ?? sharing?.keyAlgorithm ?? configuration.algorithm
         configuration.hashSeed = hashSeed
         configuration.maximumBytes = indexBytes
         return configuration
     }
 
     private func events(
-        of index: KVIndex, on loop: EventLoop, _ metrics: MetricsRegistry
+        of index: KVIndex, sharedBy sharing: RedisSharing?, on loop: EventLoop,
+        _ metrics: MetricsRegistry
     ) async throws -> KVEventSource {
         var configuration = KVEventSource.Configuration()
         configuration.fanInEndpoint = eventsBind
@@ -138,7 +149,7 @@ struct IndexerCommand: AsyncParsableCommand {
         let source = KVEventSource(
             index: index, context: try MessagingContext(), on: loop, configuration: configuration,
             metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
-        try redis.sharing()?.start(for: source, registry: metrics)
+        sharing?.start(for: source, registry: metrics)
         try await source.listen()
         return source
     }
@@ -155,6 +166,9 @@ struct RedisOptions: ParsableArguments {
     @Option(help: "A Redis server to share the index through, such as redis://host:6379.")
     var redis: String?
 
+    @Option(help: "How the index lies there: llmd, or llm-d to share it with llm-d's own.")
+    var redisLayout: String?
+
     @Option(help: "Keeps indexes apart that share a server.")
     var redisNamespace: String?
 
@@ -165,7 +179,8 @@ struct RedisOptions: ParsableArguments {
     var redisCaFile: String?
 
     func validate() throws {
-        if redis == nil, redisNamespace != nil || redisPasswordFile != nil || redisCaFile != nil {
+        let others = [redisLayout, redisNamespace, redisPasswordFile, redisCaFile]
+        if redis == nil, others.contains(where: { $0 != nil }) {
             throw ValidationError("options of Redis need --redis")
         }
     }
@@ -176,6 +191,7 @@ struct RedisOptions: ParsableArguments {
         var json = JSONWriter()
         json.beginObject()
         json.member("address", redis)
+        if let redisLayout { json.member("layout", redisLayout) }
         if let redisNamespace { json.member("namespace", redisNamespace) }
         if let redisPasswordFile { json.member("passwordFile", redisPasswordFile) }
         if let redisCaFile { json.member("caFile", redisCaFile) }

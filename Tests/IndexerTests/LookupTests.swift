@@ -1,4 +1,5 @@
 import Core
+import Hashing
 import Indexer
 import KVIndex
 import Testing
@@ -25,6 +26,15 @@ private let prompt: [UInt32] = Array(100..<124)
         #expect(weighted.map(\.score) == [2.75])
         #expect(shelf.lookup().scores(of: prompt, model: "other", pods: []).isEmpty)
         #expect(shelf.lookup().scores(of: [], model: "m", pods: []).isEmpty)
+    }
+
+    @Test func lookupsAreToldToWhoAsksOthers() throws {
+        let shelf = try Shelf("a")
+        shelf.index.recentLookups.open {}
+        _ = shelf.lookup().scores(of: prompt, model: "m", pods: [])
+        #expect(
+            shelf.index.recentLookups.take()
+                == [shelf.index.hasher(model: "m").keys(of: prompt.span)])
     }
 
     @Test func podsAreFoundByNameAndAddress() throws {

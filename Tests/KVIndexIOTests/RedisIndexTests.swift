@@ -163,6 +163,24 @@ import Testing
         try await third.finish()
     }
 
+    @Test func anotherRouterWritesWhenTheFirstLostItsEvents() async throws {
+        let redis = try RedisServer()
+        let first = try await SharingRouter(redis)
+        let second = try await SharingRouter(redis)
+        let third = try await SharingRouter(redis)
+        try await first.store(blocks(0..<10))
+        try await third.hears(Set(blocks(0..<10)))
+        try await second.hears(Set(blocks(0..<10)))
+        // Both get the events; then only the second.
+        try await first.store(blocks(10..<20))
+        try await second.store(blocks(10..<20))
+        try await third.hears(Set(blocks(0..<20)))
+        try await first.call { $0.lost("e") }
+        try await second.remove(blocks(0..<5))
+        try await third.hears(Set(blocks(5..<20)))
+        for router in [first, second, third] { try await router.finish() }
+    }
+
     @Test func moreChangesThanMayWaitAreFoundByComparing() async throws {
         let redis = try RedisServer()
         let first = try await SharingRouter(redis) { $0.maximumWaitingChanges = 100 }

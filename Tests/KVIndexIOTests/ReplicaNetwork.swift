@@ -63,6 +63,12 @@ final class ReplicaRouter {
         perform()
     }
 
+    /// The engine's events come no more.
+    func lose(_ endpoint: String) {
+        node.lost(endpoint)
+        perform()
+    }
+
     func perform() {
         for effect in node.takeEffects() {
             switch effect {

@@ -158,6 +158,108 @@ import Testing
         #expect(newcomer.held("e") == expected)
     }
 
+    @Test func whoLostItsEventsIsFollowedNoMoreAndFollowsOthers() {
+        let (first, second) = (source(5, blocks(0..<10)), source(6, blocks(0..<10)))
+        // Twice in the cache; others tell of it once.
+        first.event(.stored(blocks(0..<1)[0]), at: "e", now: start)
+        let follower = follower(2)
+        let links = [
+            ReplicaLink(1, from: follower, to: first, now: start),
+            ReplicaLink(2, from: follower, to: second, now: start),
+            ReplicaLink(3, from: first, to: second, now: start),
+        ]
+        settle(links, at: start)
+        #expect(second.node.counters.snapshotsTold == 0)
+        first.lose("e")
+        second.event(.removed(blocks(0..<1)[0]), at: "e", now: start)
+        second.event(.stored(blocks(20..<21)[0]), at: "e", now: start)
+        settle(links, at: start)
+        let expected = Set(blocks(1..<10) + blocks(20..<21))
+        #expect(!first.node.isOffered("e"))
+        #expect(first.held("e") == expected && first.countsOnce("e"))
+        #expect(follower.held("e") == expected && follower.countsOnce("e"))
+        // They come again: first what the other one knows, then they alone count.
+        first.event(.stored(blocks(30..<31)[0]), at: "e", now: start)
+        settle(links, at: start)
+        #expect(first.node.isOffered("e"))
+        #expect(first.held("e") == expected.union(blocks(30..<31)) && first.countsOnce("e"))
+        second.event(.removed(blocks(1..<2)[0]), at: "e", now: start)
+        settle(links, at: start)
+        #expect(first.held("e") == expected.union(blocks(30..<31)))
+    }
+
+    @Test func whoLostItsEventsGoesOnWithoutOthers() {
+        let router = source(5, blocks(0..<10))
+        let follower = follower(2)
+        let link = ReplicaLink(1, from: follower, to: router, now: start)
+        settle([link], at: start)
+        // Told before the offer ends.
+        router.event(.stored(blocks(10..<11)[0]), at: "e", now: start)
+        router.lose("e")
+        settle([link], at: start)
+        #expect(follower.held("e") == Set(blocks(0..<11)) && router.held("e") == follower.held("e"))
+        #expect(!router.node.isOffered("e") && !router.node.isAgreed)
+        // The engine is idle, and says that nothing was missed.
+        router.node.applied([], at: "e", now: start)
+        router.node.tick(start + .seconds(6))
+        router.perform()
+        #expect(router.node.isOffered("e"))
+        settle([link], at: start)
+        #expect(follower.held("e") == Set(blocks(0..<11)) && follower.node.isAgreed)
+    }
+
+    /// The log of a time when other routers were followed does not tell what they told.
+    @Test func whoFollowedMeanwhileTellsEverythingAgain() {
+        let (first, second) = (source(5, blocks(0..<10)), source(6, blocks(0..<10)))
+        let follower = follower(2)
+        let toFirst = ReplicaLink(1, from: follower, to: first, now: start)
+        settle([toFirst], at: start)
+        first.lose("e")
+        settle([toFirst], at: start)
+        let between = ReplicaLink(3, from: first, to: second, now: start)
+        second.event(.stored(blocks(20..<21)[0]), at: "e", now: start)
+        settle([toFirst, between], at: start)
+        first.node.applied([], at: "e", now: start)
+        settle([toFirst, between], at: start)
+        #expect(first.node.isOffered("e"))
+        #expect(follower.held("e") == Set(blocks(0..<10) + blocks(20..<21)))
+    }
+
+    /// A log that is told in several frames: what is known after the first is not all.
+    @Test func whoHasEventsIsToldTheWholeOfALongLog() {
+        let teller = source(1, blocks(0..<10))
+        let newcomer = follower(2)
+        let first = ReplicaLink(1, from: newcomer, to: teller, now: start)
+        settle([first], at: start)
+        first.cut()
+        // 19 bytes each, more than two frames of 64 KiB.
+        for block in blocks(10..<8010) { teller.event(.stored(block), at: "e", now: start) }
+        newcomer.event(.stored(blocks(9000..<9001)[0]), at: "e", now: start)
+        let second = ReplicaLink(2, from: newcomer, to: teller, now: start)
+        settle([second], at: start)
+        #expect(newcomer.held("e") == Set(blocks(0..<8010) + blocks(9000..<9001)))
+        #expect(newcomer.countsOnce("e"))
+    }
+
+    @Test func tellsHowFarFollowersAreBehind() {
+        let teller = source(1, blocks(0..<10_000))
+        let follower = follower(2)
+        let link = ReplicaLink(1, from: follower, to: teller, capacity: 1, now: start)
+        #expect(teller.node.lag == 0)
+        while teller.node.lag == 0 {
+            link.send(at: start)
+            link.deliver(at: start)
+        }
+        #expect(teller.node.lag == 10_000)
+        settle([link], at: start)
+        #expect(teller.node.lag == 0)
+        for block in blocks(10_000..<10_007) { teller.event(.stored(block), at: "e", now: start) }
+        #expect(teller.node.lag == 7)
+        settle([link], at: start)
+        #expect(teller.node.lag == 0)
+        #expect(follower.node.heardAt(1) == start && follower.node.heardAt(2) == nil)
+    }
+
     @Test func whoFollowsIsNotFollowed() {
         let teller = source(1, blocks(0..<10))
         let (second, third) = (follower(2), follower(3))

@@ -79,6 +79,9 @@ import Testing
         // The engine restarts: another process under its name, with other blocks.
         try await first.stopEngine("a")
         try await eventually { first.state(of: "a")?.isConnected == false }
+        // Nobody gets its events now: nobody is followed.
+        try await eventually { metric("convergence_age_seconds", of: second) > 0 }
+        #expect(second.matched(prompt, on: "a") == 4)
         try await first.startEngine("a", at: events, replay: replay)
         try await eventually { second.matched(prompt, on: "a") == 0 }
         try await first.publish("a", storePayload([7], tokens: Array(1...4)))
@@ -201,6 +204,23 @@ import Testing
                 + "seed ''; this router's: xxh64, blocks of 4 tokens, seed ''")
         other.finish()
         try await teller.finish()
+    }
+
+    /// The peer is the same; what hangs is the connection.
+    @Test func aConnectionThatHangsIsNotUsedAgain() async throws {
+        let router = try Stack()
+        let keys = router.index.configuration
+        let teller = try await router.run { try HangingTeller(on: router.loop, keys: keys) }
+        _ = try await share(router, with: [teller.address]) {
+            $0.silenceLimit = .milliseconds(500)
+        }
+        let age = "heard_age_seconds{peer=\"\(teller.address)\"}"
+        try await eventually { metric(age, of: router) >= 0 }
+        try await eventually { metric("followed_peers", of: router) == 1 }
+        try await eventually { metric(age, of: router) < 0.1 }
+        try await router.run { teller.close() }
+        try await eventually { metric(age, of: router) > 0.5 }
+        try await router.finish()
     }
 
     // MARK: - The configuration

@@ -351,6 +351,11 @@ import Testing
     @Test func impossibleConfigurationsAreRefused() {
         #expect(throws: KVIndexError.self) { try makeIndex(blockSize: 0) }
         #expect(throws: KVIndexError.self) { try makeIndex(maximumBytes: 1000) }
+        #expect(throws: KVIndexError.self) {
+            var configuration = KVIndex.Configuration()
+            configuration.hashSeed = String(repeating: "s", count: 1025)
+            _ = try KVIndex(configuration: configuration)
+        }
     }
 
     @Test func endpointsAreLimited() throws {

@@ -107,6 +107,20 @@ final class TestClient: Sendable {
         #expect(error == .connectFailed("\(address): connection refused"))
     }
 
+    @Test func aFailureMayGiveTheClientUp() throws {
+        let address = try RawServer().address
+        let loop = try EventLoop.start(name: "client")
+        let failures = Inbox<NetError>()
+        loop.execute {
+            let client = HTTPClient(on: loop)
+            client.start(
+                HTTPRequestHead(method: "GET", target: "/"), to: address,
+                delegate: LastOwner(of: client, failures))
+        }
+        #expect(try failures.next().isConnectFailure)
+        loop.shutdown()
+    }
+
     @Test func unknownHostIsAConnectFailure() throws {
         let client = try TestClient { $0.connectTimeout = .seconds(5) }
         let inbox = client.start(to: SocketAddress(host: "no-such-host.invalid", port: 80))
@@ -369,5 +383,25 @@ final class TestClient: Sendable {
         await #expect(throws: NetError.cancelled) {
             try await client.client.send(get, to: server.address)
         }
+    }
+}
+
+/// Gives its client up when the request fails.
+private final class LastOwner: ClientExchangeDelegate {
+    private var client: HTTPClient?
+    private let failures: Inbox<NetError>
+
+    init(of client: HTTPClient, _ failures: Inbox<NetError>) {
+        self.client = client
+        self.failures = failures
+    }
+
+    func exchange(_ exchange: ClientExchange, responded head: HTTPResponseHead) {}
+    func exchange(_ exchange: ClientExchange, received body: UnsafeRawBufferPointer) {}
+    func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {}
+
+    func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
+        client = nil
+        failures.put(error)
     }
 }

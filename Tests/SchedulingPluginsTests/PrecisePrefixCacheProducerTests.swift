@@ -26,7 +26,8 @@ import Testing
                     try section.required("address").string()
                 }
                 return sharedAlgorithm
-            })
+            },
+            shareReplicas: { (section) throws(ConfigError) in _ = try section.string() })
         let scheduler = try EndpointPickerConfig.scheduler(
             parsing: """
                 apiVersion: llm-d.ai/v1alpha1
@@ -332,6 +333,35 @@ import Testing
             _ = try make("{tokenProcessorConfig: {hashAlgorithm: sha256}}")
         } throws: { error in
             "\(error)".contains("hashAlgorithm cannot be 'sha256'")
+        }
+    }
+
+    @Test func aSeedThatIsTooLongIsRefusedByItsLineAndName() throws {
+        func parameters(_ count: Int) -> String {
+            """
+            {tokenProcessorConfig: {blockSize: 4,
+                hashSeed: \(String(repeating: "s", count: count))}}
+            """
+        }
+        _ = try make(parameters(1024))
+        for count in [1025, 70_000] {
+            #expect {
+                _ = try make(parameters(count))
+            } throws: { error in
+                "\(error)".hasPrefix("t.yaml:5: ")
+                    && "\(error)".contains("hashSeed has \(count) bytes; 1024 are possible")
+            }
+        }
+    }
+
+    @Test(arguments: ["redisConfig", "valkeyConfig"])
+    func thereIsOneWayToShare(_ other: String) {
+        #expect {
+            _ = try make(
+                "{indexerConfig: {kvBlockIndexConfig: "
+                    + "{\(other): {address: x}, replicaConfig: y}}}")
+        } throws: { error in
+            "\(error)".contains("replicaConfig cannot stand beside \(other): one way")
         }
     }
 

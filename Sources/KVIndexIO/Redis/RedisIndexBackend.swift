@@ -119,7 +119,7 @@ public final class RedisIndexBackend: IndexSharing {
     /// As above, by the names of the endpoints.
     package func update(_ names: [String]) {
         let new = Set(names)
-        for name in endpoints.keys where !new.contains(name) { forget(name) }
+        for name in Array(endpoints.keys) where !new.contains(name) { forget(name) }
         for name in new where endpoints[name] == nil {
             endpoints[name] = SharedEndpoint()
             hasClaimed = false
@@ -150,7 +150,16 @@ public final class RedisIndexBackend: IndexSharing {
 
     /// As the three above, in the order of the changes.
     public func applied(_ changes: [BlockChange], at endpoint: String) {
-        change(endpoint) { endpoint in changes.compactMap { endpoint.apply($0) } }
+        change(endpoint) { endpoint in
+            endpoint.mayWrite = true
+            return changes.compactMap { endpoint.apply($0) }
+        }
+    }
+
+    /// An engine's events come no more: this router's lease ends, so that another one that gets
+    /// them can write.
+    public func lost(_ endpoint: String) {
+        changeSilently(endpoint) { $0.mayWrite = false }
     }
 
     /// Changes an endpoint by its events. `body` returns what the index now counts twice.
@@ -211,7 +220,7 @@ public final class RedisIndexBackend: IndexSharing {
         feedPosition = nil
         hasClaimed = false
         names = [:]
-        for name in endpoints.keys {
+        for name in Array(endpoints.keys) {
             changeSilently(name) { endpoint in
                 endpoint.number = nil
                 endpoint.mark = nil
@@ -296,13 +305,13 @@ public final class RedisIndexBackend: IndexSharing {
 
     private func claim(_ now: MonotonicTime) {
         claimsDue = now + configuration.lease / 4
-        let claimed = endpoints.map { (name: $0.key, isDirect: $0.value.isDirect) }
+        let claimed = endpoints.map { (name: $0.key, wantsLease: $0.value.wantsLease) }
         guard !claimed.isEmpty else { return advance() }
         var pipeline = RedisPipeline()
         let mayWrite = writesRefusedUntil <= now
-        for (name, isDirect) in claimed {
+        for (name, wantsLease) in claimed {
             layout.claim(
-                name, for: configuration.router, wantsLease: isDirect && mayWrite,
+                name, for: configuration.router, wantsLease: wantsLease && mayWrite,
                 lease: configuration.lease, lifetime: configuration.endpointLifetime,
                 in: &pipeline)
         }
@@ -438,7 +447,7 @@ public final class RedisIndexBackend: IndexSharing {
             let oldest = replies[0].count > 0 ? replies[0][0][0].text : nil
             if let oldest, position != "0", FeedPosition(position) < FeedPosition(oldest) {
                 // Some entries may have gone before they were read.
-                for name in endpoints.keys { changeSilently(name) { $0.dropChanges() } }
+                for name in Array(endpoints.keys) { changeSilently(name) { $0.dropChanges() } }
             }
             guard replies[1].count > 0 else { return }
             let entries = replies[1][0][1]

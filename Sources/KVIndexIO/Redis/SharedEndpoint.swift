@@ -41,8 +41,14 @@ struct SharedEndpoint {
     /// was compared.
     private var incompleteCount = 0
 
-    /// Whether the engine's events come to this router.
+    /// False from when the engine's events are lost until they come again.
+    var mayWrite = true
+
+    /// Whether the engine's events come to this router, or came.
     var isDirect: Bool { table.isDirect }
+
+    /// Whether this router should be the one that writes.
+    var wantsLease: Bool { isDirect && mayWrite }
 
     // MARK: - Events of the engine
 

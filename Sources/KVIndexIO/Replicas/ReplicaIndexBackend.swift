@@ -17,20 +17,6 @@ import Telemetry
 public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     // Proof for the annotation: everything is touched on the loop alone.
 
-    /// A place where another router may be.
-    private final class Peer {
-        let address: SocketAddress
-        var connection: Int?
-        var retry: Timer?
-        var delay: Duration
-        var problem: ReplicaError?
-
-        init(_ address: SocketAddress, delay: Duration) {
-            self.address = address
-            self.delay = delay
-        }
-    }
-
     /// Where others connect to, with the real port.
     public private(set) var address: SocketAddress
 
@@ -40,10 +26,10 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     private let replica: any SharedIndexReplica
     private let metrics: ReplicaMetrics
     private let logger: Logger
-    private let client: HTTPClient
     private var server: HTTPServer?
     private var streams: [Int: any ReplicaStream] = [:]
-    private var peers: [SocketAddress: Peer] = [:]
+    private var peers: ReplicaPeers
+    private var retries: [SocketAddress: Timer] = [:]
     private var lastConnection = 0
     private var isPerformDue = false
     private var timer: Timer?
@@ -86,11 +72,8 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         protocolConfiguration.loadingPatience = configuration.loadingPatience
         protocolConfiguration.maximumLogCount = configuration.maximumLogCount
         node = ReplicaNode(protocolConfiguration)
-        var clientConfiguration = HTTPClientConfiguration()
-        clientConfiguration.http2 = true
-        client = HTTPClient(on: loop, configuration: clientConfiguration)
+        peers = ReplicaPeers(delays: configuration.reconnectDelay)
         var serverConfiguration = HTTPServerConfiguration()
-        // The heartbeats tell who is gone.
         // Heartbeats keep streams alive; connections without one must not take their places.
         serverConfiguration.idleTimeout = configuration.silenceLimit * 2
         serverConfiguration.maximumConnections = 2 * configuration.maximumFollowerCount
@@ -109,12 +92,12 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
 
     /// Stops to share.
     public func close() {
-        for timer in [timer, resolveTimer] + peers.values.map(\.retry) { timer?.cancel() }
+        for timer in [timer, resolveTimer] + Array(retries.values) { timer?.cancel() }
         timer = nil
-        peers = [:]
+        retries = [:]
+        metrics.showPeers([:])
         for stream in streams.values { stream.close(.connection("the router stops")) }
         streams = [:]
-        client.shutdown()
         server?.close()
     }
 
@@ -127,7 +110,17 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     /// What an engine's events changed, which other routers are told.
     public func applied(_ changes: [BlockChange], at endpoint: String) {
         node.applied(changes, at: endpoint, now: .now)
-        // The caller may be in the midst of something.
+        performSoon()
+    }
+
+    /// An engine's events come no more: other routers are followed, and no more told.
+    public func lost(_ endpoint: String) {
+        node.lost(endpoint)
+        performSoon()
+    }
+
+    /// The caller may be in the midst of something.
+    private func performSoon() {
         guard !isPerformDue else { return }
         isPerformDue = true
         loop.schedule(after: .zero) { [weak self] in
@@ -141,6 +134,9 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         perform()
         if node.isAgreed { agreedAt = .now }
         metrics.disagreement.set(node.isAgreed ? 0 : (.now - agreedAt).seconds)
+        metrics.lag.set(Double(node.lag))
+        peers.tick { node.heardAt($0) }
+        metrics.showPeers(peers.heardAt)
     }
 
     /// Does what follows from calls of the protocol.
@@ -216,65 +212,54 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     // MARK: - Routers that this one follows
 
     private func setPeers(_ addresses: [SocketAddress]) {
-        for (address, peer) in peers where !addresses.contains(address) {
-            peers[address] = nil
-            peer.retry?.cancel()
-            guard let id = peer.connection else { continue }
+        let (new, gone, again) = peers.replace(with: addresses, at: .now)
+        for address in Array(retries.keys) where !addresses.contains(address) {
+            retries.removeValue(forKey: address)?.cancel()
+        }
+        for id in gone {
             streams.removeValue(forKey: id)?.close(.connection("it is no peer any more"))
             node.closed(id)
         }
-        for address in addresses where peers[address] == nil {
-            let peer = Peer(address, delay: configuration.reconnectDelay.lowerBound)
-            peers[address] = peer
-            connect(to: peer)
-        }
+        for address in new { connect(to: address) }
+        for retry in again { connect(after: retry) }
         perform()
     }
 
-    private func connect(to peer: Peer) {
+    private func connect(to address: SocketAddress) {
         let id = nextConnection()
-        peer.connection = id
-        peer.retry = nil
+        guard peers.connect(address, as: id) else { return }
         streams[id] = TellerStream(
-            to: peer.address, by: client,
-            maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
+            to: address, on: loop, maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
         ) { [weak self] in self?.handle($0, on: id) }
         node.connected(id, at: .now)
         perform()
     }
 
+    private func connect(after retry: ReplicaPeers.Retry) {
+        retries[retry.address]?.cancel()
+        retries[retry.address] = loop.schedule(after: retry.delay) { [weak self] in
+            self?.retries[retry.address] = nil
+            self?.connect(to: retry.address)
+        }
+    }
+
     private func greeted(_ id: Int, _ router: UInt64) {
-        guard let peer = peers.values.first(where: { $0.connection == id }) else { return }
-        peer.delay = configuration.reconnectDelay.lowerBound
-        peer.problem = nil
-        logger.info("the index is shared with router \(router) at \(peer.address)")
+        guard let address = peers.greeted(id, router) else { return }
+        logger.info("the index is shared with router \(router) at \(address)")
     }
 
     /// Connects again later, if the connection was this router's.
     private func ended(_ id: Int, _ error: ReplicaError) {
-        guard let peer = peers.values.first(where: { $0.connection == id }) else {
+        let end = peers.ended(id, error)
+        guard let address = end.address else {
             logger.debug("a router that followed is gone: \(error)")
             return
         }
-        peer.connection = nil
         // Attempts go on; each new problem is told once.
-        if error != peer.problem {
-            let isOwn = error == .itself
-            logger.log(
-                level: isOwn ? .debug : .warning,
-                "the index is not shared with \(peer.address): \(error)")
-        }
-        peer.problem = error
-        // Not all at once. An address that is this router's own may become another's, but seldom.
-        let delay =
-            error == .itself
-            ? configuration.reconnectDelay.upperBound * 6
-            : peer.delay * Double.random(in: 0.75...1.25)
-        peer.delay = min(peer.delay * 2, configuration.reconnectDelay.upperBound)
-        peer.retry = loop.schedule(after: delay) { [weak self, weak peer] in
-            guard let self, let peer else { return }
-            connect(to: peer)
-        }
+        logger.log(
+            level: end.isNews ? .warning : .debug,
+            "the index is not shared with \(address): \(error)")
+        for retry in end.retries { connect(after: retry) }
     }
 
     private func resolve() {

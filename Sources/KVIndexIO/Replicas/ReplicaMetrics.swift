@@ -1,3 +1,5 @@
+import Core
+import Synchronization
 public import Telemetry
 
 /// The metrics of an index that is shared with other routers directly. Any thread.
@@ -10,6 +12,8 @@ public final class ReplicaMetrics: Sendable {
     let bytesRead: Counter
     let logOverruns: Counter
     let disagreement: Gauge
+    let lag: Gauge
+    private let peers: PeerBoard
 
     /// Registers the metrics.
     public init(_ registry: MetricsRegistry) {
@@ -33,5 +37,29 @@ public final class ReplicaMetrics: Sendable {
         disagreement = registry.gauge(
             replica + "convergence_age_seconds",
             "Time since this router last knew of every endpoint what others knew; 0 while it does.")
+        lag = registry.gauge(
+            replica + "lag_changes",
+            "Changes and blocks that the follower furthest behind has yet to be sent.")
+        let peers = PeerBoard()
+        self.peers = peers
+        registry.gauges(
+            replica + "heard_age_seconds",
+            "Time since another router was last heard; before, since it was first looked for.",
+            labels: ["peer"]
+        ) {
+            let now = MonotonicTime.now
+            return peers.heardAt.map { (["\($0)"], max(0, (now - $1).seconds)) }
+        }
     }
+
+    func showPeers(_ heardAt: [SocketAddress: MonotonicTime]) { peers.show(heardAt) }
+}
+
+/// When other routers were last heard. Written on the loop, read on any thread.
+private final class PeerBoard: Sendable {
+    private let last = Mutex<[SocketAddress: MonotonicTime]>([:])
+
+    var heardAt: [SocketAddress: MonotonicTime] { last.withLock(\.self) }
+
+    func show(_ heardAt: [SocketAddress: MonotonicTime]) { last.withLock { $0 = heardAt } }
 }

@@ -53,12 +53,42 @@ extension ReplicaNode {
         effects.append(.ready(follower.id))
     }
 
+    /// Followers are told the last changes, as far as they are few, and that there are no more.
+    func withdraw(_ endpoint: ReplicaEndpoint) {
+        for follower in followers.values where follower.greeting != nil {
+            if let number = follower.numbers.removeValue(forKey: endpoint.name),
+                let told = follower.subscriptions.removeValue(forKey: number),
+                case .live = told.stage,
+                let changes = endpoint.log.changes(
+                    after: told.position, limit: Self.maximumLastChangeCount),
+                !changes.isEmpty, told.position + UInt64(changes.count) == endpoint.log.end
+            {
+                follower.news.append(
+                    .changes(number: number, position: endpoint.log.end, Array(changes)))
+            }
+            offer(endpoint.name, false, to: follower)
+        }
+    }
+
     func offer(_ name: String, _ isOffered: Bool, to follower: FollowerSession) {
-        guard follower.offers.count < 4 * Self.maximumEndpointCount else {
+        guard follower.news.count < 4 * Self.maximumEndpointCount else {
             return fail(follower.id, .tooMany("offers that are not read"))
         }
-        follower.offers.append((name, isOffered))
+        follower.news.append(.offer(endpoint: name, isOffered: isOffered))
         effects.append(.ready(follower.id))
+    }
+
+    /// What a follower has yet to be sent.
+    func lag(of follower: FollowerSession) -> Int {
+        follower.subscriptions.values.reduce(0) { sum, told in
+            guard let endpoint = endpoints[told.endpoint] else { return sum }
+            switch told.stage {
+            case .waiting: return sum + endpoint.table.blockCount
+            case .telling(let hashes, let next):
+                return sum + hashes.count - next + Int(endpoint.log.end - told.position)
+            case .live: return sum + Int(endpoint.log.end - told.position)
+            }
+        }
     }
 
     func tellChanges(of name: String, to follower: FollowerSession) {
@@ -76,9 +106,7 @@ extension ReplicaNode {
             follower.isGreetingDue = false
             return .greeting(greeting)
         }
-        if let (endpoint, isOffered) = follower.offers.popFirst() {
-            return .offer(endpoint: endpoint, isOffered: isOffered)
-        }
+        if let frame = follower.news.popFirst() { return frame }
         let limit = Int(
             min(
                 follower.greeting?.maximumFrameBytes ?? ReplicaFrame.minimumFrameBytes,

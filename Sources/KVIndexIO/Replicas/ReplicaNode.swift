@@ -54,6 +54,8 @@ package final class ReplicaNode {
     }
 
     static let maximumEndpointCount = 1 << 14
+    /// They fit into any follower's frames.
+    static let maximumLastChangeCount = 128
 
     package let configuration: Configuration
     package internal(set) var counters = Counters()
@@ -78,6 +80,14 @@ package final class ReplicaNode {
     package var tellerCount: Int { tellers.values.count { $0.greeting != nil } }
     package var followerCount: Int { followers.values.count { $0.greeting != nil } }
 
+    /// When something was heard last on a connection to a router that can be followed.
+    package func heardAt(_ id: Int) -> MonotonicTime? {
+        tellers[id].flatMap { $0.greeting == nil ? nil : $0.pulse.heardAt }
+    }
+
+    /// Changes and blocks that the follower furthest behind has yet to be sent.
+    package var lag: Int { followers.values.map(lag(of:)).max() ?? 0 }
+
     /// Whether every endpoint is known as far as anybody knows it.
     package var isAgreed: Bool { endpoints.values.allSatisfy(\.isAgreed) }
 
@@ -91,34 +101,48 @@ package final class ReplicaNode {
         for (name, endpoint) in endpoints where !names.contains(name) {
             endpoints[name] = nil
             unfollow(endpoint)
-            guard endpoint.isOffered else { continue }
-            for follower in followers.values where follower.greeting != nil {
-                if let number = follower.numbers.removeValue(forKey: name) {
-                    follower.subscriptions[number] = nil
-                }
-                offer(name, false, to: follower)
-            }
+            if endpoint.isOffered { withdraw(endpoint) }
         }
         for name in names where endpoints[name] == nil {
             guard name.utf8.count <= ReplicaFrame.maximumTextBytes else { continue }
-            logCount += 1
-            let endpoint = ReplicaEndpoint(
-                name,
-                log: ReplicaLog(after: logCount << 40, maximumCount: configuration.maximumLogCount))
+            let endpoint = ReplicaEndpoint(name, log: makeLog())
             endpoints[name] = endpoint
             choose(for: endpoint)
         }
     }
 
-    /// What an engine's events changed.
+    private func makeLog() -> ReplicaLog {
+        logCount += 1
+        return ReplicaLog(after: logCount << 40, maximumCount: configuration.maximumLogCount)
+    }
+
+    /// An engine's events come no more, until some are applied: the router follows others, and
+    /// offers the endpoint to nobody.
+    package func lost(_ name: String) {
+        guard let endpoint = endpoints[name], endpoint.table.isDirect else { return }
+        unfollow(endpoint)
+        if endpoint.isOffered { withdraw(endpoint) }
+        let surplus = endpoint.table.loseEvents()
+        if !surplus.isEmpty { effects.append(.removed(surplus, from: name)) }
+        endpoint.directSince = nil
+        // What is learnt from others from now on is not in the log, and not after what was learnt
+        // from them before the events came.
+        endpoint.log = makeLog()
+        endpoint.cursor = nil
+        choose(for: endpoint)
+    }
+
+    /// What an engine's events changed, if anything.
     package func applied(_ changes: [BlockChange], at name: String, now: MonotonicTime) {
-        guard let endpoint = endpoints[name], !changes.isEmpty else { return }
+        guard let endpoint = endpoints[name], !changes.isEmpty || !endpoint.table.isDirect
+        else { return }
         let wasOffered = endpoint.isOffered
         let isFirst = !endpoint.table.isDirect
         if isFirst {
             endpoint.directSince = now
             // What the followed router told until now may lag behind these events.
             if endpoint.following != nil { endpoint.table.setUnloaded() }
+            endpoint.table.hearEvents()
         }
         var doubled: [SharedBlock] = []
         for change in changes {

@@ -70,7 +70,8 @@ final class FollowerSession {
     var pulse: ReplicaPulse
     var greeting: ReplicaGreeting?
     var isGreetingDue = false
-    var offers = Fifo<(endpoint: String, isOffered: Bool)>()
+    /// What goes before all else: what is offered, and the last changes of what is no more.
+    var news = Fifo<ReplicaFrame>()
     var subscriptions: [UInt32: Subscription] = [:]
     var numbers: [String: UInt32] = [:]
     /// Of which subscriptions there are changes to be told, in turn.

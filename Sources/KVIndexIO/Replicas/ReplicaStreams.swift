@@ -77,10 +77,12 @@ final class FollowerStream: ServerExchangeDelegate, ReplicaStream {
     }
 }
 
-/// The call to a router that this one may follow.
+/// The call to a router that this one may follow, on a connection of its own: the next try must not
+/// meet the one on which this call fell silent.
 final class TellerStream: ClientExchangeDelegate, ReplicaStream {
     static let path = "/llmd.index.v1.Replicas/Follow"
 
+    private let client: HTTPClient
     private var exchange: ClientExchange?
     private var handler: ((ReplicaStreamEvent) -> Void)?
     private var reader: GRPCFrameReader
@@ -88,11 +90,14 @@ final class TellerStream: ClientExchangeDelegate, ReplicaStream {
     private(set) var isWritable = true
 
     init(
-        to address: SocketAddress, by client: HTTPClient, maximumFrameBytes: Int,
+        to address: SocketAddress, on loop: EventLoop, maximumFrameBytes: Int,
         handler: @escaping (ReplicaStreamEvent) -> Void
     ) {
         self.handler = handler
         reader = GRPCFrameReader(maximumMessageBytes: maximumFrameBytes)
+        var configuration = HTTPClientConfiguration()
+        configuration.http2 = true
+        client = HTTPClient(on: loop, configuration: configuration)
         exchange = client.start(
             .grpc(path: Self.path), to: address, body: .stream(length: nil), delegate: self)
     }
@@ -105,6 +110,7 @@ final class TellerStream: ClientExchangeDelegate, ReplicaStream {
         handler = nil
         exchange?.cancel()
         exchange = nil
+        client.shutdown()
     }
 
     private func end(_ error: ReplicaError) {

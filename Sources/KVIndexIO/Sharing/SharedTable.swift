@@ -43,6 +43,8 @@ struct SharedTable {
     /// Blocks removed before the others' were known here: what they say of them is old.
     private var removedEarly: Set<UInt64> = []
     private static let maximumRemovedEarlyCount = 1 << 16
+    /// As many stores of a block as the index counts.
+    private static let maximumStoreCount: UInt8 = 15
 
     // MARK: - Events of the engine
 
@@ -67,7 +69,7 @@ struct SharedTable {
             held.importedTiers &= ~bit
             return .doubled(block)
         }
-        defer { if held.counts[tier] < .max { held.counts[tier] += 1 } }
+        defer { if held.counts[tier] < Self.maximumStoreCount { held.counts[tier] += 1 } }
         guard held.counts[tier] == 0 else { return .none }
         blockCount += 1
         return .stored(block)
@@ -88,6 +90,33 @@ struct SharedTable {
         // What others know is older still.
         setLoaded()
         return .cleared
+    }
+
+    /// A batch of events came, whatever it told.
+    mutating func hearEvents() { isDirect = true }
+
+    /// Events come no more: what they told counts once, and no more than what others tell. Returns
+    /// the stores that the index counts beyond that.
+    mutating func loseEvents() -> [SharedBlock] {
+        isDirect = false
+        isLoaded = false
+        seen = []
+        removedEarly = []
+        var surplus: [SharedBlock] = []
+        var index = blocks.startIndex
+        while index != blocks.endIndex {
+            for tier in Tier.allCases {
+                let count = blocks.values[index].counts[Int(tier.rawValue)]
+                guard count > 0 else { continue }
+                blocks.values[index].counts[Int(tier.rawValue)] = 1
+                blocks.values[index].importedTiers |= 1 << tier.rawValue
+                let block = SharedBlock(
+                    engineHash: blocks.keys[index], key: blocks.values[index].key, tier: tier)
+                surplus += repeatElement(block, count: Int(count) - 1)
+            }
+            blocks.formIndex(after: &index)
+        }
+        return surplus
     }
 
     private mutating func noteRemoval(of hash: UInt64) {

@@ -219,6 +219,9 @@ public final class UpstreamIndexBackend: IndexSharing {
         advance()
     }
 
+    /// Nothing: who gets the events writes them, and the next ones tell what was missed.
+    public func lost(_ endpoint: String) {}
+
     /// The engine dropped everything, and so did the index.
     private func clear(_ member: Member) {
         member.state.cleared()

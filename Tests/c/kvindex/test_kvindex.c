@@ -1,6 +1,7 @@
 /* The tables against a slow model, within a small budget, and read while they are written. Takes
  * the seed of the random cases as its argument. */
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,7 +318,7 @@ static void test_groups(void)
 
 enum { STEP_KEYS = 48, STEP_HOLDERS = 6, STEP_CHURN = 436 };
 
-static enum { FREE, READ_AFTER_STORES, WRITE_AFTER_LOADS } stepping;
+static enum { FREE, READ_AFTER_STORES, WRITE_AFTER_LOADS, IN_TURN } stepping;
 static ci_index *stepped;
 static uint64_t step_keys[STEP_KEYS], step_churn[STEP_CHURN];
 static bool step_stored[STEP_CHURN];
@@ -333,27 +334,48 @@ static void check_steps(void)
     step_count++;
 }
 
+/* Another block comes or goes. It has a holder of its own, so that clearing erases it. */
+static void change_churn(unsigned place)
+{
+    const uint64_t *key = &step_churn[place];
+    uint16_t holder = (uint16_t)(100 + place);
+    if (step_stored[place])
+        ci_holder_clear(stepped, holder, 1);
+    else
+        ci_store(stepped, holder, 0, key, 1, key, 1, false);
+    step_stored[place] = !step_stored[place];
+}
+
 /* Other blocks come and go, the steady ones get and lose further holders. */
 static void change_something(void)
 {
     uint64_t unknown;
-    unsigned place = random_below(STEP_CHURN);
-    uint64_t *key = &step_churn[place];
     if (random_below(3) == 0) {
-        key = &step_keys[random_below(STEP_KEYS)];
+        const uint64_t *key = &step_keys[random_below(STEP_KEYS)];
         uint16_t holder = (uint16_t)(10 + random_below(30));
         if (random_below(2) == 0)
             ci_store(stepped, holder, random_below(2), key, 1, key, 1, false);
         else
             ci_remove(stepped, holder, random_below(2), key, 1, &unknown);
-    } else if (step_stored[place]) {
-        /* A holder of its own for each, so that clearing erases the block. */
-        ci_holder_clear(stepped, (uint16_t)(100 + place), 1);
-        step_stored[place] = false;
     } else {
-        ci_store(stepped, (uint16_t)(100 + place), 0, key, 1, key, 1, false);
-        step_stored[place] = true;
+        change_churn(random_below(STEP_CHURN));
     }
+}
+
+/* In turn: a lookup begins after any store of the writer, and is held up at some load while the
+ * writer makes some more. */
+enum { NO_PLACE = STEP_CHURN };
+static _Thread_local bool is_reader;
+static sem_t reader_turn, writer_turn;
+static unsigned loads_left; /* 0: to the end of the lookup */
+static unsigned erased_place, moved_place, read_place;
+static bool in_turn_is_over;
+
+static void take_turn(sem_t *other, sem_t *own)
+{
+    sem_post(other);
+    while (sem_wait(own) != 0)
+        ;
 }
 
 /* Both are called by the tables, built with CI_TEST_STEPS. */
@@ -362,6 +384,11 @@ void ci_test_loaded(void);
 
 void ci_test_stored(void)
 {
+    if (stepping == IN_TURN && !is_reader && --countdown == 0) {
+        loads_left = random_below(2) * (1 + random_below(16));
+        take_turn(&reader_turn, &writer_turn);
+        countdown = 1 + random_below(6);
+    }
     if (stepping != READ_AFTER_STORES)
         return;
     stepping = FREE;
@@ -371,6 +398,8 @@ void ci_test_stored(void)
 
 void ci_test_loaded(void)
 {
+    if (stepping == IN_TURN && is_reader && loads_left > 0 && --loads_left == 0)
+        take_turn(&writer_turn, &reader_turn);
     if (stepping != WRITE_AFTER_LOADS || --countdown > 0)
         return;
     stepping = FREE;
@@ -378,7 +407,7 @@ void ci_test_loaded(void)
         change_something();
 }
 
-static void test_steps(unsigned rounds)
+static void begin_steps(void)
 {
     stepped = ci_index_create(64 << 20, next_random(), tail_dropped, NULL);
     /* All in one segment, so that they push one another from their homes; the steady ones last, so
@@ -393,6 +422,11 @@ static void test_steps(unsigned rounds)
     for (uint16_t holder = 0; holder < STEP_HOLDERS; holder++)
         ci_store(stepped, holder, holder % 2, step_keys, (holder + 1) * 8u, step_keys, 1, false);
     step_count = 0;
+}
+
+static void test_steps(unsigned rounds)
+{
+    begin_steps();
     for (unsigned round = 0; round < rounds; round++) {
         stepping = READ_AFTER_STORES;
         change_something();
@@ -402,6 +436,116 @@ static void test_steps(unsigned rounds)
         stepping = FREE;
     }
     CHECK(step_count > 4 * rounds, "%u steps", step_count);
+    ci_index_destroy(stepped);
+}
+
+static void check_steady_block(unsigned place)
+{
+    static lookup lookup;
+    look_up(stepped, &step_keys[place], 1, &lookup);
+    for (unsigned holder = 0; holder < STEP_HOLDERS; holder++)
+        CHECK(matched(&lookup, holder) == (place < (holder + 1) * 8),
+              "step %u, block %u, holder %u", step_count, place, holder);
+}
+
+/* Nobody but its own holder has a block, whatever comes into its place. */
+static void check_churn_block(unsigned place, bool is_there)
+{
+    static lookup lookup;
+    look_up(stepped, &step_churn[place], 1, &lookup);
+    for (unsigned holder = 0; holder < LIMIT; holder++)
+        CHECK(matched(&lookup, holder) == 0 || holder == 100 + place,
+              "step %u: %u has the block of %u", step_count, holder, 100 + place);
+    CHECK(!is_there || 100 + place >= LIMIT || matched(&lookup, 100 + place) == 1,
+          "step %u: %u has lost its block", step_count, 100 + place);
+}
+
+static void *read_in_turn(void *context)
+{
+    (void)context;
+    is_reader = true;
+    while (sem_wait(&reader_turn) != 0)
+        ;
+    for (; !in_turn_is_over; step_count++) {
+        read_place = random_below(2) == 0 ? moved_place : NO_PLACE;
+        if (read_place != NO_PLACE)
+            check_churn_block(read_place, true);
+        else if (random_below(4) == 0)
+            check_steady_block(random_below(STEP_KEYS));
+        else
+            check_churn_block(erased_place, false);
+        if (!in_turn_is_over)
+            take_turn(&writer_turn, &reader_turn);
+    }
+    sem_post(&writer_turn);
+    return NULL;
+}
+
+/* The line where a block lies. */
+static uint32_t line_of(unsigned place)
+{
+    uint64_t mixed = mix_key(stepped, step_churn[place]);
+    const slot *slots = table_slots(stepped->segments[segment_of(mixed)].table);
+    return (uint32_t)(ci_block_find(stepped, mixed) - slots) / LINE_SLOTS * LINE_SLOTS;
+}
+
+static uint32_t home_of(unsigned place)
+{
+    uint64_t mixed = mix_key(stepped, step_churn[place]);
+    return line_home(mixed, table_capacity(stepped->segments[segment_of(mixed)].table));
+}
+
+/* A block that belongs into a line; one that is not there, or one that lies elsewhere. */
+static unsigned find_neighbour(uint32_t line, bool is_there)
+{
+    unsigned first = random_below(STEP_CHURN);
+    for (unsigned i = 0; i < STEP_CHURN; i++) {
+        unsigned place = (first + i) % STEP_CHURN;
+        if (step_stored[place] == is_there && home_of(place) == line
+            && (!is_there || line_of(place) != line))
+            return place;
+    }
+    return NO_PLACE;
+}
+
+static void test_in_turn(unsigned rounds)
+{
+    pthread_t reader;
+    begin_steps();
+    in_turn_is_over = false;
+    erased_place = 0;
+    moved_place = read_place = NO_PLACE;
+    countdown = 1;
+    CHECK(sem_init(&reader_turn, 0, 0) == 0 && sem_init(&writer_turn, 0, 0) == 0, "no semaphore");
+    CHECK(pthread_create(&reader, NULL, read_in_turn, NULL) == 0, "no thread");
+    for (unsigned round = 0; round < rounds; round++) {
+        unsigned place = random_below(STEP_CHURN);
+        if (place == read_place)
+            continue;
+        uint32_t line = 0;
+        bool is_erased = step_stored[place];
+        if (is_erased) {
+            line = line_of(place);
+            erased_place = place;
+            moved_place = find_neighbour(line, true);
+        }
+        stepping = IN_TURN;
+        change_churn(place);
+        stepping = FREE;
+        /* Where one went, another comes. */
+        unsigned next = is_erased ? find_neighbour(line, false) : NO_PLACE;
+        if (next == NO_PLACE || next == place)
+            continue;
+        stepping = IN_TURN;
+        change_churn(next);
+        stepping = FREE;
+    }
+    in_turn_is_over = true;
+    take_turn(&reader_turn, &writer_turn);
+    pthread_join(reader, NULL);
+    CHECK(step_count > rounds / 4, "%u lookups in turn", step_count);
+    sem_destroy(&reader_turn);
+    sem_destroy(&writer_turn);
     ci_index_destroy(stepped);
 }
 
@@ -512,6 +656,7 @@ int main(int argc, char **argv)
     test_groups();
     for (unsigned i = 0; i < (has_time ? 40 : 4); i++)
         test_steps(100);
+    test_in_turn(has_time ? 40000 : 2000);
     test_readers(3);
     puts("ok");
     return 0;
