@@ -123,11 +123,11 @@ final class APISession: ServerExchangeDelegate {
             exchange.respond(HTTPResponseHead(status: 200), text: "")
         case .loadAdapter:
             let (module, inPlace) = try ModelAPI.loading(try document())
-            try engine.adapters.load(module, inPlace: inPlace)
+            try engine.loadAdapter(module, inPlace: inPlace)
             respond(exchange, "Success: LoRA adapter '\(module.name)' added successfully.")
         case .unloadAdapter:
             let name = try ModelAPI.unloading(try document())
-            try engine.adapters.unload(name)
+            try engine.unloadAdapter(name)
             respond(exchange, "Success: LoRA adapter '\(name)' removed successfully.")
         }
     }

@@ -26,7 +26,7 @@ final class Engine: @unchecked Sendable {
     ) -> Void
 
     /// The adapters that requests may ask for.
-    var adapters: LoRAAdapters
+    private(set) var adapters: LoRAAdapters
 
     private let loop: EventLoop
     private var scheduler: EngineScheduler
@@ -61,7 +61,9 @@ final class Engine: @unchecked Sendable {
                 seed: configuration.seed),
             limits: .init(
                 maxRunning: configuration.maximumRunning, maxWaiting: configuration.maximumWaiting,
-                maxAdapters: configuration.maximumAdapters, lease: configuration.lease))
+                maxAdapters: configuration.maximumAdapters,
+                maxResidentAdapters: configuration.residentAdapters, lease: configuration.lease))
+        for adapter in adapters.all { scheduler.preload(adapter) }
         metrics = SimulatorMetrics(configuration)
         transport = try KVTransport(configuration, on: loop)
         fingerprint = "llmd-sim-\(transport.identity.engineID.prefix(8))"
@@ -136,6 +138,14 @@ final class Engine: @unchecked Sendable {
         defer { publish() }
         return scheduler.resetPrefixCache()
     }
+
+    /// Loads an adapter, as ``LoRAAdapters/load(_:inPlace:)`` does, and reads its weights.
+    func loadAdapter(_ module: LoRAModule, inPlace: Bool) throws(APIError) {
+        scheduler.preload(try adapters.load(module, inPlace: inPlace))
+    }
+
+    /// Unloads an adapter, as ``LoRAAdapters/unload(_:)`` does.
+    func unloadAdapter(_ name: String) throws(APIError) { try adapters.unload(name) }
 
     /// The bytes of a block.
     func memory(ofBlock block: Int) -> UnsafeMutableRawBufferPointer { transport.region[block] }

@@ -22,14 +22,20 @@ package struct EngineScheduler {
         package var maxWaiting: Int
         /// Different adapters that run at once.
         package var maxAdapters: Int
+        /// Different adapters that lie in host memory; `maxAdapters` at least.
+        package var maxResidentAdapters: Int
         /// How long blocks are kept for another engine.
         package var lease: Duration
 
         /// Makes limits.
-        package init(maxRunning: Int, maxWaiting: Int, maxAdapters: Int = 0, lease: Duration) {
+        package init(
+            maxRunning: Int, maxWaiting: Int, maxAdapters: Int = 0, maxResidentAdapters: Int = 0,
+            lease: Duration
+        ) {
             self.maxRunning = maxRunning
             self.maxWaiting = maxWaiting
             self.maxAdapters = maxAdapters
+            self.maxResidentAdapters = max(maxAdapters, maxResidentAdapters)
             self.lease = lease
         }
     }
@@ -62,6 +68,7 @@ package struct EngineScheduler {
     private let hasher: BlockHasher
     private let limits: Limits
     private var model: LatencyModel
+    private var adapterMemory: AdapterMemory
 
     private var waitingToPull: [EngineRequest] = []
     private var pulling: [EngineRequest] = []
@@ -84,6 +91,7 @@ package struct EngineScheduler {
         self.hasher = hasher
         self.model = model
         self.limits = limits
+        adapterMemory = AdapterMemory(capacity: limits.maxResidentAdapters)
     }
 
     /// Sequences in the batch.
@@ -217,6 +225,9 @@ package struct EngineScheduler {
         admit(at: now, &events)
     }
 
+    /// An adapter's weights are read before anybody asks for them.
+    package mutating func preload(_ adapter: LoRAAdapter) { _ = adapterMemory.use(adapter) }
+
     /// Forgets the prefix cache; false, and nothing is changed, while a block is held.
     package mutating func resetPrefixCache() -> Bool { pool.reset() }
 
@@ -301,7 +312,12 @@ package struct EngineScheduler {
         let known = request.cachedTokenCount + request.pulledTokenCount
         request.state = .prefilling
         request.timeline.scheduled = time
-        prefill = (request, time + model.prefill(tokens: request.prompt.count - known))
+        let isLoaded = request.adapter.map { adapterMemory.use($0) } ?? true
+        prefill = (
+            request,
+            time + model.prefill(tokens: request.prompt.count - known)
+                + (isLoaded ? .zero : model.adapterLoad)
+        )
     }
 
     private mutating func endPrefill(at time: MonotonicTime, _ events: inout [Event]) {

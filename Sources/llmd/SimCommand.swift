@@ -53,6 +53,12 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "Different LoRA adapters that run at once.")
     var maxLoras = 1
 
+    @Option(help: "Different LoRA adapters in host memory; default: --max-loras.")
+    var maxCpuLoras: Int?
+
+    @Option(help: "Milliseconds to read an adapter that is not in host memory.")
+    var loraLoadTime = 0.0
+
     @Option(
         parsing: .upToNextOption,
         help: ArgumentHelp(
@@ -85,6 +91,9 @@ struct SimCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard maxLoras >= 1 else { throw ValidationError("--max-loras must be at least 1") }
+        if let maxCpuLoras, maxCpuLoras < maxLoras {
+            throw ValidationError("--max-cpu-loras must be at least --max-loras, \(maxLoras)")
+        }
         guard loraModules.isEmpty || enableLora else {
             throw ValidationError("--lora-modules needs --enable-lora")
         }
@@ -114,6 +123,8 @@ struct SimCommand: AsyncParsableCommand {
         configuration.maximumWaiting = maxWaitingQueueLength
         configuration.maximumModelLength = min(maxModelLen, kvCacheSize * blockSize)
         configuration.maximumAdapters = enableLora ? maxLoras : 0
+        configuration.maximumResidentAdapters = enableLora ? maxCpuLoras : nil
+        configuration.latency.adapterLoad = Duration(seconds: loraLoadTime / 1000)
         configuration.adapters = try adapters()
         configuration.hashSeed = hashSeed
         configuration.seed = seed

@@ -12,6 +12,7 @@ private final class Bench {
 
     init(
         blocks: Int = 64, maxRunning: Int = 8, maxWaiting: Int = 100, maxAdapters: Int = 0,
+        maxResidentAdapters: Int = 0, adapterLoad: Duration = .zero,
         loadFactor: Double = 1
     ) throws {
         var parameters = LatencyModel.Parameters()
@@ -20,11 +21,13 @@ private final class Bench {
         parameters.interTokenLatency = .milliseconds(10)
         parameters.timeFactorUnderLoad = loadFactor
         parameters.kvBytesPerToken = 1000
+        parameters.adapterLoad = adapterLoad
         scheduler = EngineScheduler(
             pool: BlockPool(count: blocks, blockSize: 4), hasher: try BlockHasher(blockSize: 4),
             model: LatencyModel(parameters, maxRunning: maxRunning, seed: 1),
             limits: .init(
                 maxRunning: maxRunning, maxWaiting: maxWaiting, maxAdapters: maxAdapters,
+                maxResidentAdapters: maxResidentAdapters,
                 lease: .seconds(30)))
     }
 
@@ -212,6 +215,28 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
                 "30 A ended", "40 B 1", "40 B ended",
             ])
         #expect(bench.isIdle && bench.scheduler.runningAdapters.isEmpty)
+    }
+
+    @Test func anAdapterThatIsNotInMemoryIsReadFirst() throws {
+        let bench = try Bench(
+            maxAdapters: 1, maxResidentAdapters: 2, adapterLoad: .milliseconds(100))
+        let (x, y, z) = (adapter(1, "x"), adapter(2, "y"), adapter(3, "z"))
+        bench.scheduler.preload(x)
+        for (id, adapter) in [("A", x), ("B", y), ("C", x), ("D", z), ("E", x), ("F", y)] {
+            bench.submit(
+                Bench.request(id, prompt: tokens(0..<5), tokens: 1, adapter: adapter))
+        }
+        bench.run(until: at(2000))
+        // Each takes 10, or 6 with a block of its adapter cached. D takes the place of y.
+        #expect(
+            bench.takeLog().filter { $0.hasSuffix("1") } == [
+                "10 A 1", "120 B 1", "126 C 1", "236 D 1", "242 E 1", "348 F 1",
+            ])
+        // Other weights under the same number have to be read.
+        let other = LoRAAdapter(id: 1, module: LoRAModule(name: "x", path: "/other"))
+        bench.submit(Bench.request("G", prompt: tokens(0..<5), tokens: 1, adapter: other))
+        bench.run(until: at(4000))
+        #expect(bench.log.contains("2110 G 1"))
     }
 
     private func adapter(_ id: Int, _ name: String) -> LoRAAdapter {
