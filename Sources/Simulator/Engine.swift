@@ -37,6 +37,8 @@ final class Engine: @unchecked Sendable {
     private var isPerforming = false
     private var events: [EngineScheduler.Event] = []
     private var generator: SeededGenerator
+    /// Which generations fail on purpose.
+    var failures: FailureInjection
 
     /// Allocates the pool and opens the sockets, on `loop`.
     init(
@@ -68,6 +70,9 @@ final class Engine: @unchecked Sendable {
         transport = try KVTransport(configuration, on: loop)
         fingerprint = "llmd-sim-\(transport.identity.engineID.prefix(8))"
         generator = SeededGenerator(seed: configuration.seed)
+        failures = FailureInjection(
+            percent: configuration.failurePercent, kinds: configuration.failureKinds,
+            seed: configuration.seed)
         publisher = try Self.publisher(configuration, context: context, on: loop)
         try transport.start(
             .init(
@@ -183,6 +188,7 @@ final class Engine: @unchecked Sendable {
             metrics.token(request, interval: interval)
             request.delegate?.requestProducedToken(request)
         case .ended(let request): metrics.ended(request)
+        case .preempted: metrics.preempted()
         case .leaseExpired: metrics.leaseExpired()
         case .fence(let blocks): transport.fence(blocks)
         }

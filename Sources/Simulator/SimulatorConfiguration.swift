@@ -47,6 +47,11 @@ public struct SimulatorConfiguration: Sendable {
     /// Determines jitter and replies.
     public var seed: UInt64 = 0
 
+    /// Percent of the generations that fail on purpose, as `seed` has it.
+    public var failurePercent = 0.0
+    /// How they fail.
+    public var failureKinds = InjectedFailure.upstream
+
     /// The ZMQ endpoint of KV events; nil for none.
     public var eventsEndpoint: String?
     /// The ZMQ endpoint that replays them, if any does.
@@ -111,6 +116,10 @@ public struct SimulatorConfiguration: Sendable {
             vocabularySize >= ByteTokenizer.vocabularySize, "vocabulary size",
             "\(vocabularySize) is less than the \(ByteTokenizer.vocabularySize) of the tokenizer")
         try require(maximumBodyBytes > 0, "body bytes", "\(maximumBodyBytes) is not positive")
+        try require(
+            (0...100).contains(failurePercent), "failure injection rate",
+            "\(failurePercent) is not in 0...100")
+        try require(!failureKinds.isEmpty, "failure types", "there is none")
         try require(lease > .zero, "lease", "must be positive")
         try require(transferTimeout > .zero, "transfer timeout", "must be positive")
         try require(!transferPaths.isEmpty, "transfer paths", "none is allowed")

@@ -71,6 +71,15 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "Determines jitter and replies.")
     var seed: UInt64 = 0
 
+    @Option(help: "Percent of the generations that fail on purpose.")
+    var failureInjectionRate = 0.0
+
+    @Option(
+        help: """
+            How they fail, comma-separated: \(InjectedFailure.names); default: the first six.
+            """)
+    var failureTypes: String?
+
     @Option(help: "The ZMQ endpoint of KV events.")
     var zmqEndpoint: String?
 
@@ -98,6 +107,18 @@ struct SimCommand: AsyncParsableCommand {
             throw ValidationError("--lora-modules needs --enable-lora")
         }
         _ = try adapters()
+        _ = try failureKinds()
+    }
+
+    private func failureKinds() throws -> [InjectedFailure] {
+        guard let failureTypes else { return InjectedFailure.upstream }
+        return try failureTypes.split(separator: ",").map { name in
+            guard let kind = InjectedFailure(rawValue: String(name)) else {
+                throw ValidationError(
+                    "no failure type '\(name)'; there are \(InjectedFailure.names)")
+            }
+            return kind
+        }
     }
 
     private func adapters() throws -> [LoRAModule] {
@@ -128,6 +149,8 @@ struct SimCommand: AsyncParsableCommand {
         configuration.adapters = try adapters()
         configuration.hashSeed = hashSeed
         configuration.seed = seed
+        configuration.failurePercent = failureInjectionRate
+        configuration.failureKinds = try failureKinds()
         configuration.eventsEndpoint = zmqEndpoint
         configuration.replayEndpoint = kvEventsReplayEndpoint
         configuration.transferAddress = SocketAddress(host: host, port: kvTransferPort)
@@ -143,4 +166,9 @@ struct SimCommand: AsyncParsableCommand {
         await stop.serve()
         await engine.drain(within: .seconds(10))
     }
+}
+
+extension InjectedFailure {
+    /// All names, for help and errors.
+    static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 }
