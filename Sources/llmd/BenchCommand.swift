@@ -41,6 +41,13 @@ struct TraceCommand: AsyncParsableCommand {
     @Option(help: "Divides the trace's time.")
     var speedup = 1.0
 
+    @Option(
+        help: """
+            Milliseconds of the trace that its timestamps are rounded to, to spread requests over; \
+            Mooncake's are rounded to 3000.
+            """)
+    var spread: Double?
+
     @Option(help: "An OpenAI server that runs already, such as http://127.0.0.1:8000.")
     var url: String?
 
@@ -75,6 +82,9 @@ struct TraceCommand: AsyncParsableCommand {
         }
         guard speedup > 0, speedup <= 1e6 else {
             throw ValidationError("--speedup must be above 0 and at most 1000000")
+        }
+        if let spread, !(1...1e6).contains(spread) {
+            throw ValidationError("--spread must be from 1 to 1000000")
         }
         if let limit, limit < 1 { throw ValidationError("--limit must be at least 1") }
         if url != nil, compare != nil {
@@ -122,12 +132,13 @@ struct TraceCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let trace: Trace
+        var trace: Trace
         if let file {
             trace = try Trace(contentsOf: file, limit: limit)
         } else {
             trace = (synthetic ?? .conversation).trace(count: limit ?? 1000, seed: seed)
         }
+        if let spread { trace = trace.spread(over: spread) }
         let workload = Workload(trace, scale: scale, speedup: speedup)
         let loop = try EventLoop.start(name: "bench")
         var reports: [Report] = []

@@ -32,6 +32,15 @@ import Testing
         #expect(workload.items[0].tokens[...] == workload.items[1].tokens[..<100])
     }
 
+    @Test func requestsOfOneTimestampAreSpread() {
+        let times: [Double] = [0, 0, 0, 2999, 3001, 9000, 9000]
+        let trace = Trace(requests: times.map { request([1], tokens: 9, at: $0) })
+        #expect(
+            trace.spread(over: 3000).requests.map(\.timestamp)
+                == [0, 1000, 2000, 3000, 4500, 9000, 10500])
+        #expect(trace.spread(over: 3000).requests.map(\.hashIDs) == trace.requests.map(\.hashIDs))
+    }
+
     @Test func sessionsAreWhatPromptsShareBeyondTemplates() {
         // Block 0 is a template: more than eight others follow it. 30 is none.
         let openings = (0..<9).map { request([0, 10 + $0], tokens: 600) }
