@@ -21,7 +21,7 @@ public struct Outcome: Sendable {
 public actor LoadGenerator {
     private let loop: EventLoop
     private let client: HTTPClient
-    private let server: SocketAddress
+    private let servers: [SocketAddress]
     private let model: String
     private var workload = Workload(Trace(requests: []))
     private var startedAt = MonotonicTime.now
@@ -36,10 +36,11 @@ public actor LoadGenerator {
         loop.asUnownedSerialExecutor()
     }
 
-    /// Makes a generator for the server at an address.
-    public init(server: SocketAddress, model: String, on loop: EventLoop) {
+    /// Makes a generator for servers at one or more addresses, which take turns.
+    public init(servers: [SocketAddress], model: String, on loop: EventLoop) {
+        precondition(!servers.isEmpty, "requests go to a server")
         self.loop = loop
-        self.server = server
+        self.servers = servers
         self.model = model
         var configuration = HTTPClientConfiguration()
         configuration.maximumConnectionsPerHost = 10_000
@@ -105,11 +106,13 @@ public actor LoadGenerator {
         pendingCount += 1
         var head = HTTPRequestHead(method: "POST", target: "/v1/completions")
         head.headers.append("content-type", "application/json")
+        head.headers.append("x-session-id", "session-\(workload.items[index].session)")
         let running = RunningRequest { [self] outcome in
             assumeIsolated { $0.ended(index, outcome) }
         }
         _ = client.start(
-            head, to: server, body: .bytes(body(of: workload.items[index])), delegate: running)
+            head, to: servers[index % servers.count], body: .bytes(body(of: workload.items[index])),
+            delegate: running)
     }
 
     private func body(of item: Workload.Item) -> [UInt8] {

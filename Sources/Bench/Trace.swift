@@ -60,6 +60,27 @@ public struct Trace: Equatable, Sendable {
         requests.sort { $0.timestamp < $1.timestamp }
     }
 
+    /// The trace with requests spread evenly over intervals of `milliseconds`, which their
+    /// timestamps were rounded to: else those of an interval would come all at once, which nobody
+    /// sent so. Their order stays.
+    public func spread(over milliseconds: Double) -> Trace {
+        var spread = requests
+        var start = 0
+        while start < spread.count {
+            let interval = (spread[start].timestamp / milliseconds).rounded()
+            let end =
+                spread[start...].firstIndex {
+                    ($0.timestamp / milliseconds).rounded() != interval
+                } ?? spread.count
+            for index in start..<end {
+                let share = Double(index - start) / Double(end - start)
+                spread[index].timestamp = (interval + share) * milliseconds
+            }
+            start = end
+        }
+        return Trace(requests: spread)
+    }
+
     private struct LineProblem: Error { var problem: String }
 
     private static func request(fromJSON line: [UInt8]) throws(LineProblem) -> TraceRequest {

@@ -9,6 +9,8 @@ public struct Workload: Sendable {
         public var tokens: [UInt32]
         /// Tokens to generate, at least one.
         public var outputLength: Int
+        /// The dialogue that it belongs to.
+        public var session: Int
     }
 
     /// The requests in the order of arrival.
@@ -33,7 +35,7 @@ public struct Workload: Sendable {
         self.speedup = speedup
         let blockTokens = max(1, Int((Double(Trace.blockTokens) * scale).rounded()))
         let start = trace.requests.first?.timestamp ?? 0
-        items = trace.requests.map { request in
+        items = zip(trace.requests, trace.sessions).map { request, session in
             let length = max(1, Int((Double(request.inputLength) * scale).rounded()))
             var tokens: [UInt32] = []
             tokens.reserveCapacity(length)
@@ -45,7 +47,7 @@ public struct Workload: Sendable {
             }
             return Item(
                 arrival: (request.timestamp - start) / 1000 / speedup, tokens: tokens,
-                outputLength: max(1, request.outputLength))
+                outputLength: max(1, request.outputLength), session: session)
         }
     }
 

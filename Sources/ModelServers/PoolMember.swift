@@ -18,6 +18,7 @@ public final class PoolMember: Sendable {
     private let hasExtras = Atomic<Bool>(false)
 
     private let inFlight = Atomic<Int>(0)
+    private let others = Atomic<Int>(0)
     private let prefillTokens = Atomic<Int>(0)
     private let healthy = Atomic<Bool>(true)
     private let health = Mutex(EndpointHealth())
@@ -52,6 +53,11 @@ public final class PoolMember: Sendable {
 
     /// The requests of this router that are there and have not ended.
     public var inFlightCount: Int { inFlight.load(ordering: .relaxed) }
+
+    /// The requests of others that are there: by how much the last good scrape showed more, waiting
+    /// and running, than this router had there at that moment. Other routers in front of the same
+    /// servers show in this.
+    public var othersInFlightCount: Int { others.load(ordering: .relaxed) }
 
     /// Counts a request in. ``requestEnded()`` must follow once.
     public func requestStarted() {
@@ -98,6 +104,8 @@ public final class PoolMember: Sendable {
     }
 
     private func store(_ load: ServerLoad, at now: MonotonicTime) {
+        others.store(
+            max(0, load.waitingCount + load.runningCount - inFlightCount), ordering: .relaxed)
         waitingCount.store(load.waitingCount, ordering: .relaxed)
         runningCount.store(load.runningCount, ordering: .relaxed)
         kvUsageBits.store(load.kvUsage.bitPattern, ordering: .relaxed)

@@ -122,11 +122,13 @@ extension SchedulingCycle {
         context.poolGeneration = snapshot.generation
         context.loads.removeAll(keepingCapacity: true)
         context.inFlight.removeAll(keepingCapacity: true)
+        context.othersInFlight.removeAll(keepingCapacity: true)
         context.prefillTokensInFlight.removeAll(keepingCapacity: true)
         eligible.removeAll(keepingCapacity: true)
         for (index, member) in snapshot.members.enumerated() {
             context.loads.append(member.load)
             context.inFlight.append(member.inFlightCount)
+            context.othersInFlight.append(member.othersInFlightCount)
             context.prefillTokensInFlight.append(member.prefillTokensInFlight)
             if member.isHealthy, isEligible(member) { eligible.append(index) }
         }

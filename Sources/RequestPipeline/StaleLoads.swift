@@ -19,19 +19,19 @@ extension SchedulingContext {
         var decode = MeanLoad()
         var prefill = MeanLoad()
         var hasStale = false
-        for (endpoint, load) in zip(endpoints, loads) {
-            if load.isStale(at: now) {
+        for index in endpoints.indices {
+            if loads[index].isStale(at: now) {
                 hasStale = true
-            } else if endpoint.takesDecode {
-                decode.add(load)
+            } else if endpoints[index].takesDecode {
+                decode.add(loads[index], others: othersInFlight[index])
             } else {
-                prefill.add(load)
+                prefill.add(loads[index], others: othersInFlight[index])
             }
         }
         guard hasStale else { return }
         for index in loads.indices where loads[index].isStale(at: now) {
             let mean = endpoints[index].takesDecode ? decode : prefill
-            mean.write(to: &loads[index])
+            mean.write(to: &loads[index], others: &othersInFlight[index])
         }
     }
 }
@@ -42,18 +42,21 @@ private struct MeanLoad {
     private var waiting = 0
     private var running = 0
     private var kvUsage = 0.0
+    private var others = 0
 
-    mutating func add(_ load: ServerLoad) {
+    mutating func add(_ load: ServerLoad, others: Int) {
         count += 1
         waiting += load.waitingCount
         running += load.runningCount
         kvUsage += load.kvUsage
+        self.others += others
     }
 
-    func write(to load: inout ServerLoad) {
+    func write(to load: inout ServerLoad, others: inout Int) {
         let count = max(1, count)
         load.waitingCount = waiting / count
         load.runningCount = running / count
         load.kvUsage = kvUsage / Double(count)
+        others = self.others / count
     }
 }

@@ -79,6 +79,9 @@ public struct SchedulingContext {
     public var loads: [ServerLoad] = []
     /// The requests that this router has in flight at each endpoint.
     public var inFlight: [Int] = []
+    /// The requests that others have in flight at each endpoint, as last scraped; empty if that is
+    /// not known.
+    public var othersInFlight: [Int] = []
     /// The prompt tokens that each endpoint has yet to compute for requests of this router.
     public var prefillTokensInFlight: [Int] = []
     /// The tokens that each endpoint is expected to generate yet for requests of this router;

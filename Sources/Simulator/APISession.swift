@@ -100,8 +100,11 @@ final class APISession: ServerExchangeDelegate {
         case .models: exchange.respond(json: api.models())
         case .completions, .chat:
             let call = try call()
+            let failure = engine.failures.next()
+            if let failure, try fail(call, by: failure, exchange) { return }
             generation = try Generation.start(
-                call, adapter: try api.adapter(named: call.model), on: exchange, engine: engine)
+                call, adapter: try api.adapter(named: call.model),
+                breaksOff: failure == .closeMidStream, on: exchange, engine: engine)
         case .renderCompletions, .renderChat: exchange.respond(json: try api.render(try call()))
         case .tokenize: exchange.respond(json: try api.tokenize(try document()))
         case .detokenize: exchange.respond(json: try api.detokenize(try document()))
@@ -123,13 +126,34 @@ final class APISession: ServerExchangeDelegate {
             exchange.respond(HTTPResponseHead(status: 200), text: "")
         case .loadAdapter:
             let (module, inPlace) = try ModelAPI.loading(try document())
-            try engine.adapters.load(module, inPlace: inPlace)
+            try engine.loadAdapter(module, inPlace: inPlace)
             respond(exchange, "Success: LoRA adapter '\(module.name)' added successfully.")
         case .unloadAdapter:
             let name = try ModelAPI.unloading(try document())
-            try engine.adapters.unload(name)
+            try engine.unloadAdapter(name)
             respond(exchange, "Success: LoRA adapter '\(name)' removed successfully.")
         }
+    }
+
+    /// Fails a call on purpose; false if it is to begin all the same.
+    private func fail(
+        _ call: GenerationRequest, by failure: InjectedFailure, _ exchange: ServerExchange
+    ) throws(APIError) -> Bool {
+        engine.metrics.injected(failure)
+        let configuration = engine.configuration
+        if let error = failure.error(
+            model: call.model ?? configuration.modelNames[0],
+            modelLength: configuration.maximumModelLength)
+        {
+            throw error
+        }
+        if failure == .garbage {
+            let type = call.streams ? "text/event-stream; charset=utf-8" : "application/json"
+            exchange.respond(
+                HTTPResponseHead(status: 200, headers: ["content-type": type]),
+                body: engine.failures.garbage())
+        }
+        return failure != .closeMidStream
     }
 
     private func respond(_ exchange: ServerExchange, _ text: String) {

@@ -26,7 +26,7 @@ final class Engine: @unchecked Sendable {
     ) -> Void
 
     /// The adapters that requests may ask for.
-    var adapters: LoRAAdapters
+    private(set) var adapters: LoRAAdapters
 
     private let loop: EventLoop
     private var scheduler: EngineScheduler
@@ -37,6 +37,8 @@ final class Engine: @unchecked Sendable {
     private var isPerforming = false
     private var events: [EngineScheduler.Event] = []
     private var generator: SeededGenerator
+    /// Which generations fail on purpose.
+    var failures: FailureInjection
 
     /// Allocates the pool and opens the sockets, on `loop`.
     init(
@@ -61,11 +63,16 @@ final class Engine: @unchecked Sendable {
                 seed: configuration.seed),
             limits: .init(
                 maxRunning: configuration.maximumRunning, maxWaiting: configuration.maximumWaiting,
-                maxAdapters: configuration.maximumAdapters, lease: configuration.lease))
+                maxAdapters: configuration.maximumAdapters,
+                maxResidentAdapters: configuration.residentAdapters, lease: configuration.lease))
+        for adapter in adapters.all { scheduler.preload(adapter) }
         metrics = SimulatorMetrics(configuration)
         transport = try KVTransport(configuration, on: loop)
         fingerprint = "llmd-sim-\(transport.identity.engineID.prefix(8))"
         generator = SeededGenerator(seed: configuration.seed)
+        failures = FailureInjection(
+            percent: configuration.failurePercent, kinds: configuration.failureKinds,
+            seed: configuration.seed)
         publisher = try Self.publisher(configuration, context: context, on: loop)
         try transport.start(
             .init(
@@ -137,6 +144,14 @@ final class Engine: @unchecked Sendable {
         return scheduler.resetPrefixCache()
     }
 
+    /// Loads an adapter, as ``LoRAAdapters/load(_:inPlace:)`` does, and reads its weights.
+    func loadAdapter(_ module: LoRAModule, inPlace: Bool) throws(APIError) {
+        scheduler.preload(try adapters.load(module, inPlace: inPlace))
+    }
+
+    /// Unloads an adapter, as ``LoRAAdapters/unload(_:)`` does.
+    func unloadAdapter(_ name: String) throws(APIError) { try adapters.unload(name) }
+
     /// The bytes of a block.
     func memory(ofBlock block: Int) -> UnsafeMutableRawBufferPointer { transport.region[block] }
 
@@ -173,6 +188,7 @@ final class Engine: @unchecked Sendable {
             metrics.token(request, interval: interval)
             request.delegate?.requestProducedToken(request)
         case .ended(let request): metrics.ended(request)
+        case .preempted: metrics.preempted()
         case .leaseExpired: metrics.leaseExpired()
         case .fence(let blocks): transport.fence(blocks)
         }

@@ -100,20 +100,21 @@ package final class EngineRequest {
     /// The hashes of the full blocks of its tokens so far.
     package internal(set) var chain: [BlockHash] = []
     /// Places in ``blocks`` and ``chain`` of what is pulled from another engine. What precedes it
-    /// was cached here, what follows it is computed here.
+    /// was cached here, what follows it is computed here. After a preemption nothing is pulled.
     package internal(set) var pulled = 0..<0
     /// Tokens generated so far.
     package internal(set) var generatedCount = 0
     /// When what happened.
     package internal(set) var timeline = Timeline()
 
-    /// Prompt tokens whose KV cache was found here.
+    /// Times that it lost its blocks to others.
+    package internal(set) var preemptionCount = 0
+
+    /// Prompt tokens whose KV cache was found here, at the first admission.
     package internal(set) var cachedTokenCount = 0
     /// Prompt tokens whose KV cache another engine computed.
     package internal(set) var pulledTokenCount = 0
 
-    /// Blocks it will need beyond those it holds.
-    var reservedCount = 0
     /// The first decode step that it is part of.
     var firstStep = 0
     /// When the transfer began, and when its modelled time is over.
@@ -143,6 +144,9 @@ package final class EngineRequest {
         guard let count = remote?.cachedTokenCount else { return cachedTokenCount }
         return min(count, cachedTokenCount + pulledTokenCount)
     }
+
+    /// Tokens of the prompt and of the reply so far.
+    var tokenCount: Int { prompt.count + generatedCount }
 
     /// Whether the last token is out.
     package var hasEnded: Bool { generatedCount == reply.tokenCount }

@@ -7,8 +7,11 @@ package import Hashing
 /// - Prompts are computed one after another, in the order of arrival.
 /// - Sequences that generate do so in common steps, one token each. A sequence whose prompt is
 ///   done takes part from the next step that begins.
-/// - A request is admitted when a place in the batch and all blocks it can come to need are there,
-///   so that nothing is ever preempted. One whose adapter finds no place lets others pass.
+/// - A request is admitted when a place in the batch and the blocks of its tokens are there. One
+///   whose adapter finds no place lets others pass.
+/// - Where a step needs a block and none is free, the request that began last goes back to the
+///   head of those that wait, without its blocks, as in vLLM. Once it is admitted again its prompt
+///   and what it has generated are computed as one prompt.
 /// - KV cache that another engine computed is pulled as soon as there are blocks for it, and the
 ///   rest of the prompt is computed here. Pulls share one link.
 ///
@@ -22,14 +25,20 @@ package struct EngineScheduler {
         package var maxWaiting: Int
         /// Different adapters that run at once.
         package var maxAdapters: Int
+        /// Different adapters that lie in host memory; `maxAdapters` at least.
+        package var maxResidentAdapters: Int
         /// How long blocks are kept for another engine.
         package var lease: Duration
 
         /// Makes limits.
-        package init(maxRunning: Int, maxWaiting: Int, maxAdapters: Int = 0, lease: Duration) {
+        package init(
+            maxRunning: Int, maxWaiting: Int, maxAdapters: Int = 0, maxResidentAdapters: Int = 0,
+            lease: Duration
+        ) {
             self.maxRunning = maxRunning
             self.maxWaiting = maxWaiting
             self.maxAdapters = maxAdapters
+            self.maxResidentAdapters = max(maxAdapters, maxResidentAdapters)
             self.lease = lease
         }
     }
@@ -50,6 +59,8 @@ package struct EngineScheduler {
         case token(EngineRequest, interval: Duration?)
         /// The last token is out, and the request's blocks are free or pinned.
         case ended(EngineRequest)
+        /// The request lost its blocks and its place, and waits again.
+        case preempted(EngineRequest)
         /// Nobody came for the blocks of a pinned request in time.
         case leaseExpired(EngineRequest)
         /// Take blocks back from peers that may come for them late. Comes before whatever puts
@@ -62,6 +73,7 @@ package struct EngineScheduler {
     private let hasher: BlockHasher
     private let limits: Limits
     private var model: LatencyModel
+    private var adapterMemory: AdapterMemory
 
     private var waitingToPull: [EngineRequest] = []
     private var pulling: [EngineRequest] = []
@@ -73,8 +85,6 @@ package struct EngineScheduler {
     private var stepsBegun = 0
     private var pinned: [String: EngineRequest] = [:]
     private var leases: [(expires: MonotonicTime, id: String)] = []
-    /// Blocks that admitted requests will need yet.
-    private var reservedCount = 0
     /// When the link that transfers share is free again.
     private var linkFree = MonotonicTime(nanoseconds: 0)
 
@@ -84,6 +94,7 @@ package struct EngineScheduler {
         self.hasher = hasher
         self.model = model
         self.limits = limits
+        adapterMemory = AdapterMemory(capacity: limits.maxResidentAdapters)
     }
 
     /// Sequences in the batch.
@@ -128,7 +139,7 @@ package struct EngineScheduler {
             if let step, step.ends <= time { endStep(at: time, &events) }
             expireLeases(at: time, &events)
             admit(at: time, &events)
-            if step == nil, !decoding.isEmpty { beginStep(at: time) }
+            if step == nil, !decoding.isEmpty { beginStep(at: time, &events) }
         }
     }
 
@@ -217,6 +228,9 @@ package struct EngineScheduler {
         admit(at: now, &events)
     }
 
+    /// An adapter's weights are read before anybody asks for them.
+    package mutating func preload(_ adapter: LoRAAdapter) { _ = adapterMemory.use(adapter) }
+
     /// Forgets the prefix cache; false, and nothing is changed, while a block is held.
     package mutating func resetPrefixCache() -> Bool { pool.reset() }
 
@@ -260,22 +274,23 @@ package struct EngineScheduler {
         }
     }
 
-    /// Gives a request the blocks of its prompt and reserves the rest; false if they are not free.
+    /// Gives a request the blocks of its tokens; false if they are not free.
     private mutating func place(_ request: EngineRequest, _ events: inout [Event]) -> Bool {
-        // The last token is always computed, for the first one of the reply.
-        let reusableCount = (request.prompt.count - 1) / pool.blockSize
+        // The last token is always computed, for the sake of the next one.
+        let reusableCount = (request.tokenCount - 1) / pool.blockSize
         let hits = pool.cachedPrefix(of: request.chain.prefix(reusableCount))
-        let promptCount = blockCount(ofTokens: request.prompt.count)
-        // The KV cache of the last token of a reply is never computed.
-        let total = blockCount(ofTokens: request.prompt.count + request.reply.tokenCount - 1)
-        guard
-            pool.freeCount - pool.freeCount(among: hits) - reservedCount >= total - hits.count
-        else { return false }
+        let total = blockCount(ofTokens: request.tokenCount)
+        guard pool.freeCount - pool.freeCount(among: hits) >= total - hits.count else {
+            return false
+        }
         pool.hold(hits)
         request.blocks = hits
-        for _ in hits.count..<promptCount { request.blocks.append(pool.allocate()) }
-        request.reservedCount = total - promptCount
-        reservedCount += request.reservedCount
+        for _ in hits.count..<total { request.blocks.append(pool.allocate()) }
+        guard request.preemptionCount == 0 else {
+            // What was pulled is not there to be pulled again.
+            request.pulled = hits.count..<hits.count
+            return true
+        }
         let pulledEnd = max(min(request.remote?.blocks.count ?? 0, reusableCount), hits.count)
         request.pulled = hits.count..<pulledEnd
         request.cachedTokenCount = hits.count * pool.blockSize
@@ -298,15 +313,21 @@ package struct EngineScheduler {
     }
 
     private mutating func beginPrefill(_ request: EngineRequest, at time: MonotonicTime) {
-        let known = request.cachedTokenCount + request.pulledTokenCount
+        let known = request.pulled.upperBound * pool.blockSize
         request.state = .prefilling
-        request.timeline.scheduled = time
-        prefill = (request, time + model.prefill(tokens: request.prompt.count - known))
+        if request.preemptionCount == 0 { request.timeline.scheduled = time }
+        let isLoaded = request.adapter.map { adapterMemory.use($0) } ?? true
+        prefill = (
+            request,
+            time + model.prefill(tokens: request.tokenCount - known)
+                + (isLoaded ? .zero : model.adapterLoad)
+        )
     }
 
     private mutating func endPrefill(at time: MonotonicTime, _ events: inout [Event]) {
         guard let request = prefill?.request else { return }
         prefill = nil
+        extendChain(of: request, toBlock: request.tokenCount / pool.blockSize)
         let computed = request.pulled.upperBound..<request.chain.count
         for index in computed {
             events.append(.fill(request.blocks[index], request.chain[index]))
@@ -319,7 +340,23 @@ package struct EngineScheduler {
         request.firstStep = stepsBegun + 1
     }
 
-    private mutating func beginStep(at time: MonotonicTime) {
+    private mutating func beginStep(at time: MonotonicTime, _ events: inout [Event]) {
+        var index = 0
+        while index < decoding.count {
+            let request = decoding[index]
+            // The token to compute is the last one that is out.
+            if request.tokenCount > request.blocks.count * pool.blockSize {
+                while pool.freeCount == 0, preemptLast(&events) !== request {}
+                guard request.state == .decoding else { break }
+                request.blocks.append(pool.allocate())
+            }
+            index += 1
+        }
+        guard !decoding.isEmpty else {
+            // They gave way to blocks that nobody runs on.
+            admit(at: time, &events)
+            return
+        }
         stepsBegun += 1
         step = (stepsBegun, time + model.step(running: runningCount))
     }
@@ -334,22 +371,37 @@ package struct EngineScheduler {
         step = nil
     }
 
+    /// Takes the blocks of the request that began last, and its place in the batch.
+    private mutating func preemptLast(_ events: inout [Event]) -> EngineRequest? {
+        guard let request = prefill?.request ?? decoding.last else { return nil }
+        if prefill == nil { decoding.removeLast() } else { prefill = nil }
+        release(request, &events)
+        request.preemptionCount += 1
+        request.state = .waiting
+        waiting.insert(request, at: 0)
+        events.append(.preempted(request))
+        return request
+    }
+
     /// Computes the KV cache of the last token that is out.
     private mutating func compute(_ request: EngineRequest, _ events: inout [Event]) {
-        let position = request.prompt.count + request.generatedCount - 1
-        if position == request.blocks.count * pool.blockSize {
-            request.blocks.append(pool.allocate())
-            request.reservedCount -= 1
-            reservedCount -= 1
-        }
-        guard (position + 1) % pool.blockSize == 0 else { return }
-        let index = position / pool.blockSize
-        let tokens = (index * pool.blockSize...position).map(request.token(at:))
-        var chain = hasher.chain(after: request.chain.last)
-        request.chain += chain.append(
-            tokens.span, extraKeys: request.extraKeys(ofBlock: index))
+        guard request.tokenCount % pool.blockSize == 0 else { return }
+        let index = request.tokenCount / pool.blockSize - 1
+        extendChain(of: request, toBlock: index + 1)
         events.append(.fill(request.blocks[index], request.chain[index]))
         cache(request, index..<index + 1)
+    }
+
+    /// Hashes full blocks of what was generated.
+    private func extendChain(of request: EngineRequest, toBlock end: Int) {
+        while request.chain.count < end {
+            let index = request.chain.count
+            let first = index * pool.blockSize
+            let tokens = (first..<first + pool.blockSize).map(request.token(at:))
+            var chain = hasher.chain(after: request.chain.last)
+            request.chain += chain.append(
+                tokens.span, extraKeys: request.extraKeys(ofBlock: index))
+        }
     }
 
     /// Puts out the next token, and ends the request with the last one.
@@ -393,12 +445,16 @@ package struct EngineScheduler {
     private mutating func free(
         _ request: EngineRequest, revoking: Bool = false, _ events: inout [Event]
     ) {
+        release(request, revoking: revoking, &events)
+        request.state = .ended
+    }
+
+    private mutating func release(
+        _ request: EngineRequest, revoking: Bool = false, _ events: inout [Event]
+    ) {
         let fenced = pool.release(request.blocks, revoking: revoking)
         if !fenced.isEmpty { events.append(.fence(fenced)) }
         request.blocks = []
-        reservedCount -= request.reservedCount
-        request.reservedCount = 0
-        request.state = .ended
     }
 
     private mutating func expireLeases(at time: MonotonicTime, _ events: inout [Event]) {

@@ -13,6 +13,8 @@ final class Generation: EngineRequestDelegate {
     private let call: GenerationRequest
     private let format: ReplyFormat
     private let requests: [EngineRequest]
+    /// Whether the connection is to end with the first piece of the reply.
+    private let breaksOff: Bool
     private let promptTokenCount: Int
 
     /// What of each choice the client has got.
@@ -27,18 +29,18 @@ final class Generation: EngineRequestDelegate {
     ///
     /// - Throws: what is wrong with it, or that the queue is full.
     static func start(
-        _ call: GenerationRequest, adapter: LoRAAdapter?, on exchange: ServerExchange,
-        engine: Engine
+        _ call: GenerationRequest, adapter: LoRAAdapter?, breaksOff: Bool = false,
+        on exchange: ServerExchange, engine: Engine
     ) throws(APIError) -> Generation {
-        let generation = try Generation(call, adapter, exchange, engine)
+        let generation = try Generation(call, adapter, breaksOff, exchange, engine)
         for request in generation.requests { request.delegate = generation }
         engine.submit(generation.requests)
         return generation
     }
 
     private init(
-        _ call: GenerationRequest, _ adapter: LoRAAdapter?, _ exchange: ServerExchange,
-        _ engine: Engine
+        _ call: GenerationRequest, _ adapter: LoRAAdapter?, _ breaksOff: Bool,
+        _ exchange: ServerExchange, _ engine: Engine
     ) throws(APIError) {
         let configuration = engine.configuration
         let (count, overflow) = call.prompts.count.multipliedReportingOverflow(
@@ -52,6 +54,7 @@ final class Generation: EngineRequestDelegate {
         self.engine = engine
         self.exchange = exchange
         self.call = call
+        self.breaksOff = breaksOff
         let header = exchange.head.headers[first: "x-request-id"]
         let unique = header.map { RequestID(header: $0).text } ?? randomHex(digits: 16)
         let id = (call.api == .chat ? "chatcmpl-" : "cmpl-") + unique
@@ -157,11 +160,15 @@ final class Generation: EngineRequestDelegate {
         isOver = true
         let choices = requests.map { choice($0, $0.reply.text[..<$0.reply.shownCount], 0) }
         let kept = requests.first { $0.state == .pinned }
-        exchange.respond(
-            HTTPResponseHead(status: 200, headers: ["content-type": "application/json"]),
-            body: format.body(
-                choices, usage: usage, kept: kept, transfer: engine.transferIdentity,
-                epoch: engine.poolEpoch))
+        var head = HTTPResponseHead(status: 200, headers: ["content-type": "application/json"])
+        let body = format.body(
+            choices, usage: usage, kept: kept, transfer: engine.transferIdentity,
+            epoch: engine.poolEpoch)
+        guard breaksOff else { return exchange.respond(head, body: body) }
+        head.headers.set("content-length", String(body.count))
+        exchange.respond(head)
+        exchange.write(Array(body.prefix(body.count / 2)))
+        exchange.abort()
     }
 
     private func choice(
@@ -222,6 +229,10 @@ final class Generation: EngineRequestDelegate {
         if isLast {
             if call.includesUsage { format.appendUsage(usage, to: &chunks) }
             ReplyFormat.appendDone(to: &chunks)
+        }
+        if breaksOff {
+            exchange.write(isLast ? Array(chunks.prefix(chunks.count / 2)) : chunks)
+            return exchange.abort()
         }
         isBlocked = !exchange.write(chunks)
         if isLast {

@@ -21,6 +21,9 @@ public struct LatencyModel: Sendable {
         public var timeFactorUnderLoad =
             LatencyConstants.interTokenLatencyUnderLoad.value
             / LatencyConstants.interTokenLatency.value
+        /// The time to read an adapter's weights into host memory. Nobody published one, so none
+        /// is reckoned with unless it is given.
+        public var adapterLoad = Duration.zero
         /// Standard deviation as a share of the mean, 0 to 0.3.
         public var jitter = 0.0
         /// Bytes of KV cache for each token, as a transfer is timed by; the pool's blocks are
@@ -60,6 +63,9 @@ public struct LatencyModel: Sendable {
     public mutating func step(running: Int) -> Duration {
         varied(parameters.interTokenLatency.seconds * loadFactor(running: running))
     }
+
+    /// The time to read an adapter's weights into host memory.
+    public var adapterLoad: Duration { parameters.adapterLoad }
 
     /// The time to move the KV cache of `tokens` tokens at `bandwidth` bytes per second.
     public func transfer(tokens: Int, bandwidth: Double) -> Duration {

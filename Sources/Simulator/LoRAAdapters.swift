@@ -28,6 +28,29 @@ package struct LoRAAdapter: Hashable, Sendable {
     }
 }
 
+/// The adapters whose weights an engine has in host memory: those used last, as many as
+/// `max_cpu_loras`. One that is not there is read again before a request that asks for it.
+package struct AdapterMemory {
+    private let capacity: Int
+    /// The least recently used first.
+    package private(set) var residents: [LoRAAdapter] = []
+
+    /// An empty memory for `capacity` adapters.
+    package init(capacity: Int) {
+        self.capacity = capacity
+    }
+
+    /// Uses an adapter; false if its weights have to be read first. Other weights under the number
+    /// of an adapter replace its own.
+    package mutating func use(_ adapter: LoRAAdapter) -> Bool {
+        let wasThere = residents.contains(adapter)
+        residents.removeAll { $0.id == adapter.id }
+        residents.append(adapter)
+        if residents.count > capacity { residents.removeFirst() }
+        return wasThere
+    }
+}
+
 /// The adapters that an engine has loaded, in the order of loading. Errors are vLLM's.
 package struct LoRAAdapters {
     /// Adapters that may be loaded at a time.
@@ -47,9 +70,12 @@ package struct LoRAAdapters {
 
     /// Loads an adapter. `inPlace` lets it replace one with its name.
     ///
+    /// - Returns: What was loaded.
     /// - Throws: 400 if a name or path is missing, the name is taken, or there are
     ///   ``maximumCount``.
-    package mutating func load(_ module: LoRAModule, inPlace: Bool) throws(APIError) {
+    package mutating func load(
+        _ module: LoRAModule, inPlace: Bool
+    ) throws(APIError) -> LoRAAdapter {
         guard !module.name.isEmpty, !module.path.isEmpty else {
             throw Self.invalid("Both 'lora_name' and 'lora_path' must be provided.")
         }
@@ -60,12 +86,12 @@ package struct LoRAAdapters {
                         + "load the adapter in place, set 'load_inplace' to true.")
             }
             all[index].module = module
-            return
+            return all[index]
         }
         guard all.count < Self.maximumCount else {
             throw Self.invalid("\(Self.maximumCount) lora adapters are loaded, and no more can be.")
         }
-        append(module)
+        return append(module)
     }
 
     /// Unloads an adapter. Requests that use it go on.
@@ -81,9 +107,12 @@ package struct LoRAAdapters {
         all.remove(at: index)
     }
 
-    private mutating func append(_ module: LoRAModule) {
+    @discardableResult
+    private mutating func append(_ module: LoRAModule) -> LoRAAdapter {
         lastID += 1
-        all.append(LoRAAdapter(id: lastID, module: module))
+        let adapter = LoRAAdapter(id: lastID, module: module)
+        all.append(adapter)
+        return adapter
     }
 
     private static func invalid(_ message: String) -> APIError {

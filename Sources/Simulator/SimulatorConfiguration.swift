@@ -33,6 +33,8 @@ public struct SimulatorConfiguration: Sendable {
     public var maximumModelLength = 131_072
     /// Different LoRA adapters that run at once; 0 serves none, and has no routes to load them.
     public var maximumAdapters = 0
+    /// Different LoRA adapters whose weights lie in host memory; nil for ``maximumAdapters``.
+    public var maximumResidentAdapters: Int?
     /// The adapters that are loaded at the start.
     public var adapters: [LoRAModule] = []
     /// Token ids from here on are refused.
@@ -44,6 +46,11 @@ public struct SimulatorConfiguration: Sendable {
     public var latency = LatencyModel.Parameters()
     /// Determines jitter and replies.
     public var seed: UInt64 = 0
+
+    /// Percent of the generations that fail on purpose, as `seed` has it.
+    public var failurePercent = 0.0
+    /// How they fail.
+    public var failureKinds = InjectedFailure.upstream
 
     /// The ZMQ endpoint of KV events; nil for none.
     public var eventsEndpoint: String?
@@ -64,6 +71,9 @@ public struct SimulatorConfiguration: Sendable {
 
     /// The defaults.
     public init() {}
+
+    /// ``maximumResidentAdapters``, or its default.
+    var residentAdapters: Int { maximumResidentAdapters ?? maximumAdapters }
 
     /// The names that requests may call the model by; the first one is in replies and metrics.
     public var modelNames: [String] { servedModelNames.isEmpty ? [model] : servedModelNames }
@@ -90,6 +100,9 @@ public struct SimulatorConfiguration: Sendable {
         try require(maximumWaiting >= 1, "waiting requests", "\(maximumWaiting) is not at least 1")
         try require(maximumAdapters >= 0, "adapters", "\(maximumAdapters) is negative")
         try require(
+            residentAdapters >= maximumAdapters, "adapters in memory",
+            "\(residentAdapters) are fewer than the \(maximumAdapters) that run at once")
+        try require(
             adapters.isEmpty || maximumAdapters > 0, "adapters", "LoRA is not enabled")
         try require(
             adapters.count <= LoRAAdapters.maximumCount, "adapters",
@@ -103,6 +116,10 @@ public struct SimulatorConfiguration: Sendable {
             vocabularySize >= ByteTokenizer.vocabularySize, "vocabulary size",
             "\(vocabularySize) is less than the \(ByteTokenizer.vocabularySize) of the tokenizer")
         try require(maximumBodyBytes > 0, "body bytes", "\(maximumBodyBytes) is not positive")
+        try require(
+            (0...100).contains(failurePercent), "failure injection rate",
+            "\(failurePercent) is not in 0...100")
+        try require(!failureKinds.isEmpty, "failure types", "there is none")
         try require(lease > .zero, "lease", "must be positive")
         try require(transferTimeout > .zero, "transfer timeout", "must be positive")
         try require(!transferPaths.isEmpty, "transfer paths", "none is allowed")
@@ -112,7 +129,8 @@ public struct SimulatorConfiguration: Sendable {
         try require(
             latency.prefillTokensPerSecond > 0 && latency.kvBytesPerToken >= 0
                 && latency.prefillOverhead >= .zero && latency.interTokenLatency > .zero
-                && latency.timeFactorUnderLoad >= 1, "latency", "a figure is out of range")
+                && latency.timeFactorUnderLoad >= 1 && latency.adapterLoad >= .zero,
+            "latency", "a figure is out of range")
         try require(
             (0...0.3).contains(latency.jitter), "jitter", "\(latency.jitter) is not in 0...0.3")
     }

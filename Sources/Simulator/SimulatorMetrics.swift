@@ -18,6 +18,7 @@ struct SimulatorMetrics {
     private let prefixHits: Counter
     private let externalQueries: Counter
     private let externalHits: Counter
+    private let preemptions: Counter
     private let promptTokens: Counter
     private let promptTokensCached: Counter
     private let computedTokens: Counter
@@ -31,6 +32,7 @@ struct SimulatorMetrics {
     private let promptLength: Histogram
     private let computedLength: Histogram
     private let replyLength: Histogram
+    private let preemptionCount: Histogram
     private let choiceCount: Histogram
     private let maxTokens: Histogram
     private let timeToFirstToken: Histogram
@@ -49,6 +51,7 @@ struct SimulatorMetrics {
     private let staleTransfers: Counter
     private let mismatches: Counter
     private let leasesExpired: Counter
+    private let injectedFailures: Family<Counter>
 
     init(_ configuration: SimulatorConfiguration) {
         let registry = registry
@@ -100,7 +103,8 @@ struct SimulatorMetrics {
         externalHits = counter(
             "external_prefix_cache_hits_total",
             "Prompt tokens whose KV cache came from another engine.")
-        _ = counter("num_preemptions_total", "Preemptions; this engine never preempts.")
+        preemptions = counter(
+            "num_preemptions_total", "Cumulative number of preemption from the engine.")
         promptTokens = counter("prompt_tokens_total", "Number of prefill tokens processed.")
         promptTokensCached = counter(
             "prompt_tokens_cached_total", "Number of cached prompt tokens (local + external).")
@@ -132,6 +136,10 @@ struct SimulatorMetrics {
         replyLength = histogram(
             "request_generation_tokens", "Number of generation tokens processed.",
             VLLMBuckets.tokens)
+        preemptionCount = histogram(
+            "request_num_preemptions",
+            "Histogram of the number of times a request was preempted.",
+            [1, 2, 3, 4, 5, 10, 20])
         choiceCount = histogram(
             "request_params_n", "The n request parameter.", [1, 2, 5, 10, 20])
         maxTokens = histogram(
@@ -182,6 +190,9 @@ struct SimulatorMetrics {
         leasesExpired = registry.counter(
             "llmd_sim_kv_leases_expired_total",
             "Requests whose blocks were kept for another engine in vain.")
+        injectedFailures = registry.counters(
+            "llmd_sim_injected_failures_total", "Generations that were failed on purpose.",
+            labels: ["type"])
         registry.registerProcessMetrics()
         registerInfo(configuration)
     }
@@ -258,6 +269,7 @@ struct SimulatorMetrics {
         count(finished: request.reply.finishReason.rawValue)
         promptLength.observe(Double(request.prompt.count))
         replyLength.observe(Double(request.generatedCount))
+        preemptionCount.observe(Double(request.preemptionCount))
         let timeline = request.timeline
         let decode = timeline.lastToken - timeline.firstToken
         endToEnd.observe(timeline.lastToken - timeline.arrived)
@@ -273,6 +285,12 @@ struct SimulatorMetrics {
     func aborted() { count(finished: "abort") }
 
     func failed() { count(finished: "error") }
+
+    func injected(_ failure: InjectedFailure) {
+        injectedFailures.child(failure.rawValue).increment()
+    }
+
+    func preempted() { preemptions.increment() }
 
     func leaseExpired() { leasesExpired.increment() }
 

@@ -14,13 +14,16 @@ public struct StackConfiguration: Equatable, Sendable {
     public var policy: String
     /// An `EndpointPickerConfig` file for the gateway.
     public var configFile: String?
+    /// An `EndpointPickerConfig` as text for each router; instead of `policy` and `configFile`.
+    /// Empty for one router.
+    public var configTexts: [String]
     /// The model that engines serve.
     public var model: String
     /// The address that every process listens on.
     public var host: String
-    /// The gateway's port.
+    /// The gateway's port; further gateways have the ports after it.
     public var port: UInt16
-    /// The gateway's port for metrics and status.
+    /// The gateway's port for metrics and status; further gateways have the ports after it.
     public var metricsPort: UInt16
     /// The first port of the children; each engine takes ten.
     public var firstChildPort: UInt16
@@ -30,13 +33,15 @@ public struct StackConfiguration: Equatable, Sendable {
     /// Makes a configuration.
     public init(
         engines: Engines = .disaggregated(prefill: 2, decode: 2), policy: String = "precise",
-        configFile: String? = nil, model: String = "llmd-sim", host: String = "127.0.0.1",
+        configFile: String? = nil, configTexts: [String] = [], model: String = "llmd-sim",
+        host: String = "127.0.0.1",
         port: UInt16 = 8000, metricsPort: UInt16 = 9090, firstChildPort: UInt16 = 18000,
         engineArguments: [String] = []
     ) {
         self.engines = engines
         self.policy = policy
         self.configFile = configFile
+        self.configTexts = configTexts
         self.model = model
         self.host = host
         self.port = port

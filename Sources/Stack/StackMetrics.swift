@@ -38,11 +38,13 @@ public struct StackMetrics: Equatable, Sendable {
     /// Reads the pages of a stack. A process that does not answer is left out.
     static func read(of plan: StackPlan, client: HTTPClient) async -> StackMetrics {
         var metrics = StackMetrics()
-        await forEachSample(at: plan.metrics, client) { sample in
-            if sample.isNamed("llm_d_epp_request_total") {
-                metrics.requests += Int(sample.value)
-            } else if sample.isNamed("llm_d_epp_request_input_tokens_sum") {
-                metrics.promptTokens += Int(sample.value)
+        for page in plan.metrics {
+            await forEachSample(at: page, client) { sample in
+                if sample.isNamed("llm_d_epp_request_total") {
+                    metrics.requests += Int(sample.value)
+                } else if sample.isNamed("llm_d_epp_request_input_tokens_sum") {
+                    metrics.promptTokens += Int(sample.value)
+                }
             }
         }
         for child in plan.engines {

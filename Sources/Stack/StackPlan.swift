@@ -23,10 +23,13 @@ public struct StackPlan: Equatable, Sendable {
     /// The children in the order in which they start; they stop in the reverse order.
     public var children: [Child]
 
-    /// Where clients send requests.
-    public var gateway: SocketAddress
-    /// Where the gateway shows its metrics.
-    public var metrics: SocketAddress
+    /// Where clients send requests: to any of these, or one.
+    public var gateways: [SocketAddress]
+    /// Where each gateway shows its metrics.
+    public var metrics: [SocketAddress]
+
+    /// The first gateway.
+    public var gateway: SocketAddress { gateways[0] }
 
     /// The engines among the children.
     public var engines: [Child] { children.filter { $0.kind == .engine } }
@@ -103,20 +106,41 @@ public struct StackPlan: Equatable, Sendable {
             ]
         }
 
-        gateway = address(configuration.port)
-        metrics = address(configuration.metricsPort)
-        let policy =
-            configuration.configFile.map { ["--config-file", $0] }
-            ?? ["--policy", configuration.policy]
-        children =
-            engines + sidecars + [
-                Child(
-                    name: "gateway", kind: .gateway, address: gateway,
-                    arguments: [
-                        "gateway", "--host", host, "--port", "\(gateway.port)",
-                        "--metrics-port", "\(metrics.port)", "--reveal-endpoints",
-                    ] + policy + endpoints)
+        var routers = configuration.configTexts.map { ["--config-text", $0] }
+        if routers.isEmpty {
+            routers = [
+                configuration.configFile.map { ["--config-file", $0] }
+                    ?? ["--policy", configuration.policy]
             ]
+        }
+        let ports = try Self.ports(configuration, routers.count)
+        gateways = ports.map { address($0.gateway) }
+        metrics = ports.map { address($0.metrics) }
+        children =
+            engines + sidecars
+            + zip(routers, ports).enumerated().map { index, router in
+                let (policy, ports) = router
+                return Child(
+                    name: index == 0 ? "gateway" : "gateway-\(index)", kind: .gateway,
+                    address: address(ports.gateway),
+                    arguments: [
+                        "gateway", "--host", host, "--port", "\(ports.gateway)",
+                        "--metrics-port", "\(ports.metrics)", "--reveal-endpoints",
+                    ] + policy + endpoints)
+            }
+    }
+
+    private static func ports(
+        _ configuration: StackConfiguration, _ count: Int
+    ) throws(StackError) -> [(gateway: UInt16, metrics: UInt16)] {
+        var ports: [(gateway: UInt16, metrics: UInt16)] = []
+        for index in 0..<count {
+            guard let gateway = UInt16(exactly: Int(configuration.port) + index),
+                let metrics = UInt16(exactly: Int(configuration.metricsPort) + index)
+            else { throw .usage("so many gateways do not fit above their first ports") }
+            ports.append((gateway, metrics))
+        }
+        return ports
     }
 
     /// HTTP, KV transfer at +3, the sidecar at +5.

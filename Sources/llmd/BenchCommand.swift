@@ -41,6 +41,13 @@ struct TraceCommand: AsyncParsableCommand {
     @Option(help: "Divides the trace's time.")
     var speedup = 1.0
 
+    @Option(
+        help: """
+            Milliseconds of the trace that its timestamps are rounded to, to spread requests over; \
+            Mooncake's are rounded to 3000.
+            """)
+    var spread: Double?
+
     @Option(help: "An OpenAI server that runs already, such as http://127.0.0.1:8000.")
     var url: String?
 
@@ -50,6 +57,13 @@ struct TraceCommand: AsyncParsableCommand {
             \(RoutingPolicy.names); default: precise.
             """)
     var compare: String?
+
+    @Option(
+        help: """
+            Gateways that requests take turns at; with precise they share their index \
+            (replicaConfig).
+            """)
+    var routers = 1
 
     @Flag(help: "One JSON object per policy and line.")
     var json = false
@@ -69,15 +83,37 @@ struct TraceCommand: AsyncParsableCommand {
         guard speedup > 0, speedup <= 1e6 else {
             throw ValidationError("--speedup must be above 0 and at most 1000000")
         }
+        if let spread, !(1...1e6).contains(spread) {
+            throw ValidationError("--spread must be from 1 to 1000000")
+        }
         if let limit, limit < 1 { throw ValidationError("--limit must be at least 1") }
         if url != nil, compare != nil {
             throw ValidationError("--compare starts stacks of its own, give it without --url")
         }
-        guard firstPort <= UInt16.max - 10 else {
-            throw ValidationError("--first-port must be at most \(UInt16.max - 10)")
+        guard (1...Int(Self.maximumRouters)).contains(routers) else {
+            throw ValidationError("--routers must be from 1 to \(Self.maximumRouters)")
+        }
+        if url != nil, routers > 1 {
+            throw ValidationError("--routers starts stacks of its own, give it without --url")
+        }
+        guard firstPort <= UInt16.max - Self.routerPorts else {
+            throw ValidationError("--first-port must be at most \(UInt16.max - Self.routerPorts)")
         }
         _ = try policies()
         _ = try url.map(Self.server)
+    }
+
+    private static let maximumRouters: UInt16 = 8
+    /// Gateways, their metrics, and where they share their index.
+    private static let routerPorts = 3 * maximumRouters
+
+    /// For each of several routers, a configuration that shares the index with the others.
+    private func configTexts(_ policy: RoutingPolicy) -> [String] {
+        guard routers > 1 else { return [] }
+        let listens = (0..<routers).map { number in
+            "127.0.0.1:\(firstPort + 2 * Self.maximumRouters + UInt16(number))"
+        }
+        return listens.map { policy.configuration(listen: $0, peers: listens) }
     }
 
     private func policies() throws -> [RoutingPolicy] {
@@ -96,12 +132,13 @@ struct TraceCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let trace: Trace
+        var trace: Trace
         if let file {
             trace = try Trace(contentsOf: file, limit: limit)
         } else {
             trace = (synthetic ?? .conversation).trace(count: limit ?? 1000, seed: seed)
         }
+        if let spread { trace = trace.spread(over: spread) }
         let workload = Workload(trace, scale: scale, speedup: speedup)
         let loop = try EventLoop.start(name: "bench")
         var reports: [Report] = []
@@ -110,7 +147,7 @@ struct TraceCommand: AsyncParsableCommand {
             if json { print(report.json) }
         }
         if let url {
-            add(await replay(workload, against: try Self.server(url), named: url, on: loop))
+            add(await replay(workload, against: [try Self.server(url)], named: url, on: loop))
         } else {
             for policy in try policies() {
                 add(try await replayOnFreshStack(workload, policy, on: loop))
@@ -134,8 +171,10 @@ struct TraceCommand: AsyncParsableCommand {
     ) async throws -> Report {
         let plan = try StackPlan(
             StackConfiguration(
-                engines: stack.layout, policy: policy.rawValue, model: stack.model,
-                port: firstPort, metricsPort: firstPort + 1, firstChildPort: firstPort + 10,
+                engines: stack.layout, policy: policy.rawValue,
+                configTexts: configTexts(policy), model: stack.model, port: firstPort,
+                metricsPort: firstPort + Self.maximumRouters,
+                firstChildPort: firstPort + Self.routerPorts,
                 engineArguments: stack.engineArgument))
         let output = StackOutput(plan: plan, model: stack.model)
         let supervisor = StackSupervisor(plan: plan, executable: try ownPath(), on: loop) {
@@ -143,7 +182,8 @@ struct TraceCommand: AsyncParsableCommand {
         }
         _ = try await supervisor.start()
         var report = await replay(
-            workload, against: plan.gateway, named: policy.rawValue, on: loop)
+            workload, against: plan.gateways,
+            named: routers == 1 ? policy.rawValue : "\(policy.rawValue) x \(routers)", on: loop)
         let metrics = await supervisor.metrics()
         report.prefixHitRatio = metrics?.prefixHitRatio
         report.kvTransfers = metrics?.engines.values.reduce(0) { $0 + $1.transfers }
@@ -153,9 +193,10 @@ struct TraceCommand: AsyncParsableCommand {
     }
 
     private func replay(
-        _ workload: Workload, against server: SocketAddress, named name: String, on loop: EventLoop
+        _ workload: Workload, against servers: [SocketAddress], named name: String,
+        on loop: EventLoop
     ) async -> Report {
-        let generator = LoadGenerator(server: server, model: stack.model, on: loop)
+        let generator = LoadGenerator(servers: servers, model: stack.model, on: loop)
         let bar = Task { await showProgress(of: generator, named: name) }
         let (outcomes, duration) = await generator.run(workload)
         bar.cancel()

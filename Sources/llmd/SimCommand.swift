@@ -53,6 +53,12 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "Different LoRA adapters that run at once.")
     var maxLoras = 1
 
+    @Option(help: "Different LoRA adapters in host memory; default: --max-loras.")
+    var maxCpuLoras: Int?
+
+    @Option(help: "Milliseconds to read an adapter that is not in host memory.")
+    var loraLoadTime = 0.0
+
     @Option(
         parsing: .upToNextOption,
         help: ArgumentHelp(
@@ -64,6 +70,15 @@ struct SimCommand: AsyncParsableCommand {
 
     @Option(help: "Determines jitter and replies.")
     var seed: UInt64 = 0
+
+    @Option(help: "Percent of the generations that fail on purpose.")
+    var failureInjectionRate = 0.0
+
+    @Option(
+        help: """
+            How they fail, comma-separated: \(InjectedFailure.names); default: the first six.
+            """)
+    var failureTypes: String?
 
     @Option(help: "The ZMQ endpoint of KV events.")
     var zmqEndpoint: String?
@@ -85,10 +100,25 @@ struct SimCommand: AsyncParsableCommand {
 
     func validate() throws {
         guard maxLoras >= 1 else { throw ValidationError("--max-loras must be at least 1") }
+        if let maxCpuLoras, maxCpuLoras < maxLoras {
+            throw ValidationError("--max-cpu-loras must be at least --max-loras, \(maxLoras)")
+        }
         guard loraModules.isEmpty || enableLora else {
             throw ValidationError("--lora-modules needs --enable-lora")
         }
         _ = try adapters()
+        _ = try failureKinds()
+    }
+
+    private func failureKinds() throws -> [InjectedFailure] {
+        guard let failureTypes else { return InjectedFailure.upstream }
+        return try failureTypes.split(separator: ",").map { name in
+            guard let kind = InjectedFailure(rawValue: String(name)) else {
+                throw ValidationError(
+                    "no failure type '\(name)'; there are \(InjectedFailure.names)")
+            }
+            return kind
+        }
     }
 
     private func adapters() throws -> [LoRAModule] {
@@ -114,9 +144,13 @@ struct SimCommand: AsyncParsableCommand {
         configuration.maximumWaiting = maxWaitingQueueLength
         configuration.maximumModelLength = min(maxModelLen, kvCacheSize * blockSize)
         configuration.maximumAdapters = enableLora ? maxLoras : 0
+        configuration.maximumResidentAdapters = enableLora ? maxCpuLoras : nil
+        configuration.latency.adapterLoad = Duration(seconds: loraLoadTime / 1000)
         configuration.adapters = try adapters()
         configuration.hashSeed = hashSeed
         configuration.seed = seed
+        configuration.failurePercent = failureInjectionRate
+        configuration.failureKinds = try failureKinds()
         configuration.eventsEndpoint = zmqEndpoint
         configuration.replayEndpoint = kvEventsReplayEndpoint
         configuration.transferAddress = SocketAddress(host: host, port: kvTransferPort)
@@ -132,4 +166,9 @@ struct SimCommand: AsyncParsableCommand {
         await stop.serve()
         await engine.drain(within: .seconds(10))
     }
+}
+
+extension InjectedFailure {
+    /// All names, for help and errors.
+    static var names: String { allCases.map(\.rawValue).joined(separator: ", ") }
 }

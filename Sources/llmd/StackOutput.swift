@@ -28,7 +28,7 @@ struct StackOutput: Sendable {
                     + "\(child.address)".padding(toLength: 24, withPad: " ", startingAt: 0) + pid)
         }
         lines += [
-            "", "metrics             http://\(plan.metrics)/metrics",
+            "", "metrics             http://\(plan.metrics[0])/metrics",
             "OpenAI API          http://\(plan.gateway)/v1", "", "Try:", "",
             """
               curl -i http://\(plan.gateway)/v1/completions -H 'content-type: application/json' \\

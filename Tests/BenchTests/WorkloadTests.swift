@@ -32,6 +32,29 @@ import Testing
         #expect(workload.items[0].tokens[...] == workload.items[1].tokens[..<100])
     }
 
+    @Test func requestsOfOneTimestampAreSpread() {
+        let times: [Double] = [0, 0, 0, 2999, 3001, 9000, 9000]
+        let trace = Trace(requests: times.map { request([1], tokens: 9, at: $0) })
+        #expect(
+            trace.spread(over: 3000).requests.map(\.timestamp)
+                == [0, 1000, 2000, 3000, 4500, 9000, 10500])
+        #expect(trace.spread(over: 3000).requests.map(\.hashIDs) == trace.requests.map(\.hashIDs))
+    }
+
+    @Test func sessionsAreWhatPromptsShareBeyondTemplates() {
+        // Block 0 is a template: more than eight others follow it. 30 is none.
+        let openings = (0..<9).map { request([0, 10 + $0], tokens: 600) }
+        let trace = Trace(
+            requests: openings + [
+                request([0, 10, 20], tokens: 1200), request([0, 10, 21, 22], tokens: 2000),
+                request([0], tokens: 100), request([0], tokens: 100),
+                request([30, 31], tokens: 600),
+                request([30, 32], tokens: 600),
+            ])
+        #expect(trace.sessions == Array(0..<9) + [0, 0, 9, 10, 11, 11])
+        #expect(Workload(trace).items.map(\.session) == trace.sessions)
+    }
+
     @Test func idealHitRatioCountsFullBlocksAndTheLastTokenIsComputed() {
         // 1024 tokens whole: hits 63 of 64 blocks, as the last token must be computed.
         let repeated = Workload(

@@ -113,6 +113,28 @@ import Testing
         #expect(member.isHealthy && member.load == load)
     }
 
+    @Test func whatIsNotOursIsOthers() {
+        let pool = EndpointPool()
+        pool.update([server("a")])
+        let member = pool.snapshot.members[0]
+        #expect(member.othersInFlightCount == 0)
+        member.requestStarted()
+        member.requestStarted()
+        var load = ServerLoad()
+        load.waitingCount = 3
+        load.runningCount = 2
+        member.scraped(.load(load), at: .now)
+        #expect(member.othersInFlightCount == 3)
+        // What changes here until the next scrape does not make it more or less.
+        member.requestEnded()
+        #expect(member.othersInFlightCount == 3)
+        load.waitingCount = 0
+        load.runningCount = 0
+        member.scraped(.load(load), at: .now)
+        #expect(member.othersInFlightCount == 0)
+        member.requestEnded()
+    }
+
     /// Readers on other threads see whole snapshots and end up at the last one.
     @Test func readersSeeWholeSnapshots() async {
         let pool = EndpointPool()

@@ -64,6 +64,20 @@ import Testing
         expect(scorer.scores(in: pool), [101.0 / 136, 1, 101.0 / 204])
     }
 
+    @Test func prefillCostOfWhatOthersSent() throws {
+        var pool = context(
+            count: 3, inFlight: [2, 0, 1], prefillTokensInFlight: [500, 0, 100],
+            promptTokenCount: 100)
+        pool.othersInFlight = [0, 3, 1]
+        let scorer = try plugin("prefill-cost-scorer", as: PrefillCostScorer.self)
+        // Each of theirs counts as one of the three of ours, 200 tokens: 600, 700 and 400.
+        expect(scorer.scores(in: pool), [401.0 / 601, 401.0 / 701, 1])
+        // Without ours, as this prompt: 100, 400 and 200.
+        pool.inFlight = [0, 0, 0]
+        pool.prefillTokensInFlight = [0, 0, 0]
+        expect(scorer.scores(in: pool), [1, 101.0 / 401, 101.0 / 201])
+    }
+
     @Test func prefixCache() throws {
         var pool = context(count: 3)
         let scorer = try plugin("prefix-cache-scorer", as: PrefixCacheScorer.self)

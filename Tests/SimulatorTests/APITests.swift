@@ -193,6 +193,34 @@ import Testing
         }
     }
 
+    @Test func adaptersThatRunAreInTheMetrics() async throws {
+        try await withEngine({
+            $0.maximumAdapters = 1
+            $0.maximumResidentAdapters = 2
+            $0.adapters = ["x", "y"].map { LoRAModule(name: $0, path: "/\($0)") }
+            $0.latency.interTokenLatency = .milliseconds(5)
+        }) { (harness, engine) async throws in
+            @Sendable func generate(_ model: String) async throws -> Int {
+                let body: [String: Any] = [
+                    "model": model, "prompt": "a", "max_tokens": 100, "ignore_eos": true,
+                ]
+                return try await harness.post(engine, "/v1/completions", body).status
+            }
+            func shows(running: String, waiting: String) async throws -> Bool {
+                let series =
+                    #"vllm:lora_requests_info{max_lora="1",running_lora_adapters="\#(running)","#
+                    + #"waiting_lora_adapters="\#(waiting)"}"#
+                return try await harness.wait(engine, series) { $0 > 1e9 }
+            }
+            let x = Task { try await generate("x") }
+            #expect(try await shows(running: "x", waiting: ""))
+            let y = Task { try await generate("y") }
+            #expect(try await shows(running: "x", waiting: "y"))
+            #expect(try await shows(running: "y", waiting: ""))
+            #expect(try await [x.value, y.value] == [200, 200])
+        }
+    }
+
     @Test func anEngineWithoutAdaptersHasNoRoutesForThem() async throws {
         try await withEngine { harness, engine in
             let answer = try await harness.post(

@@ -12,6 +12,7 @@ private final class Bench {
 
     init(
         blocks: Int = 64, maxRunning: Int = 8, maxWaiting: Int = 100, maxAdapters: Int = 0,
+        maxResidentAdapters: Int = 0, adapterLoad: Duration = .zero,
         loadFactor: Double = 1
     ) throws {
         var parameters = LatencyModel.Parameters()
@@ -20,11 +21,13 @@ private final class Bench {
         parameters.interTokenLatency = .milliseconds(10)
         parameters.timeFactorUnderLoad = loadFactor
         parameters.kvBytesPerToken = 1000
+        parameters.adapterLoad = adapterLoad
         scheduler = EngineScheduler(
             pool: BlockPool(count: blocks, blockSize: 4), hasher: try BlockHasher(blockSize: 4),
             model: LatencyModel(parameters, maxRunning: maxRunning, seed: 1),
             limits: .init(
                 maxRunning: maxRunning, maxWaiting: maxWaiting, maxAdapters: maxAdapters,
+                maxResidentAdapters: maxResidentAdapters,
                 lease: .seconds(30)))
     }
 
@@ -71,6 +74,7 @@ private final class Bench {
             case .ended(let request): log.append("\(stamp) \(request.id) ended")
             case .pull(let request): log.append("\(stamp) \(request.id) pull")
             case .releaseRemote(let request): log.append("\(stamp) \(request.id) release remote")
+            case .preempted(let request): log.append("\(stamp) \(request.id) preempted")
             case .leaseExpired(let request): log.append("\(stamp) \(request.id) expired")
             case .fence(let blocks): log.append("\(stamp) fence \(blocks)")
             }
@@ -214,22 +218,128 @@ private func tokens(_ range: Range<UInt32>) -> [UInt32] { Array(range) }
         #expect(bench.isIdle && bench.scheduler.runningAdapters.isEmpty)
     }
 
+    @Test func anAdapterThatIsNotInMemoryIsReadFirst() throws {
+        let bench = try Bench(
+            maxAdapters: 1, maxResidentAdapters: 2, adapterLoad: .milliseconds(100))
+        let (x, y, z) = (adapter(1, "x"), adapter(2, "y"), adapter(3, "z"))
+        bench.scheduler.preload(x)
+        for (id, adapter) in [("A", x), ("B", y), ("C", x), ("D", z), ("E", x), ("F", y)] {
+            bench.submit(
+                Bench.request(id, prompt: tokens(0..<5), tokens: 1, adapter: adapter))
+        }
+        bench.run(until: at(2000))
+        // Each takes 10, or 6 with a block of its adapter cached. D takes the place of y.
+        #expect(
+            bench.takeLog().filter { $0.hasSuffix("1") } == [
+                "10 A 1", "120 B 1", "126 C 1", "236 D 1", "242 E 1", "348 F 1",
+            ])
+        // Other weights under the same number have to be read.
+        let other = LoRAAdapter(id: 1, module: LoRAModule(name: "x", path: "/other"))
+        bench.submit(Bench.request("G", prompt: tokens(0..<5), tokens: 1, adapter: other))
+        bench.run(until: at(4000))
+        #expect(bench.log.contains("2110 G 1"))
+    }
+
     private func adapter(_ id: Int, _ name: String) -> LoRAAdapter {
         LoRAAdapter(id: id, module: LoRAModule(name: name, path: "/\(name)"))
     }
 
-    @Test func waitsForItsBlocksAndIsNeverPreempted() throws {
-        // A needs (8 + 9 - 1) / 4 = 4 of the 5 blocks in the end, and 2 at first.
+    @Test func waitsForItsBlocks() throws {
+        let bench = try Bench(blocks: 5)
+        bench.submit(Bench.request("A", prompt: tokens(0..<16), tokens: 2))
+        bench.submit(Bench.request("B", prompt: tokens(100..<108), tokens: 1))
+        bench.run(until: at(30))
+        #expect(bench.scheduler.capacityWaitingCount == 1)
+        #expect(bench.scheduler.pool.freeCount == 0)
+        bench.run(until: at(200))
+        #expect(bench.takeLog().suffix(4) == ["44 fill 4", "44 fill 3", "44 B 1", "44 B ended"])
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 5)
+    }
+
+    @Test func whoBeganLastGivesItsBlocksToTheOthers() throws {
         let bench = try Bench(blocks: 5)
         let first = Bench.request("A", prompt: tokens(0..<8), tokens: 9)
+        let second = Bench.request("B", prompt: tokens(100..<108), tokens: 5)
         bench.submit(first)
-        bench.submit(Bench.request("B", prompt: tokens(100..<108), tokens: 1))
-        bench.run(until: at(92))
-        #expect(bench.scheduler.capacityWaitingCount == 1)
-        #expect(bench.scheduler.pool.freeCount == 1)
-        bench.run(until: at(200))
-        #expect(bench.takeLog().suffix(4).dropLast(2) == ["106 fill 4", "106 fill 3"])
+        bench.submit(second)
+        bench.run(until: at(34))
+        // At 33 a step begins in which B needs a third block, and A has the fifth.
+        #expect(second.state == .waiting && second.blocks.isEmpty && second.preemptionCount == 1)
+        #expect(bench.scheduler.capacityWaitingCount == 1 && bench.scheduler.runningCount == 1)
+        bench.run(until: at(94))
+        // A took the second of its two blocks, which was freed first. The rest of its 9 tokens is
+        // computed as a prompt, without a second first token.
+        #expect(second.state == .prefilling)
+        bench.run(until: at(300))
+        #expect(
+            bench.takeLog().filter { !$0.contains("fill") } == [
+                "13 A 1", "23 A 2", "26 B 1", "33 A 3", "33 B preempted", "43 A 4", "53 A 5",
+                "63 A 6", "73 A 7", "83 A 8", "93 A 9", "93 A ended", "103 B 2", "113 B 3",
+                "123 B 4", "133 B 5", "133 B ended",
+            ])
+        #expect(second.timeline.scheduled == at(13) && second.timeline.firstToken == at(26))
+        #expect(first.preemptionCount == 0 && second.cachedTokenCount == 0)
         #expect(bench.isIdle && bench.scheduler.pool.freeCount == 5)
+    }
+
+    @Test func aPromptThatIsComputedIsTheFirstToGiveWay() throws {
+        let bench = try Bench(blocks: 7)
+        bench.submit(Bench.request("A", prompt: tokens(0..<8), tokens: 9))
+        bench.submit(Bench.request("B", prompt: tokens(100..<112), tokens: 1))
+        let last = Bench.request("C", prompt: tokens(200..<212), tokens: 2)
+        bench.submit(last)
+        // C is computed from 30 to 57, in 3 of the 7 blocks; at 53 A needs its fourth, and B's
+        // last one, which is free, went to its third.
+        bench.run(until: at(300))
+        let order = bench.takeLog().filter { $0.contains("preempted") || $0.hasPrefix("99") }
+        #expect(order == ["53 C preempted", "99 C 2", "99 C ended"])
+        #expect(last.timeline.scheduled == at(30))
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 7)
+    }
+
+    /// Many requests in few blocks: all end, with each token once, and the blocks balance.
+    @Test(arguments: [1, 2, 3, 4, 5, 6, 7, 8] as [UInt64])
+    func allRequestsEndHoweverOftenTheyArePreempted(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let bench = try Bench(blocks: 24, maxRunning: 6, loadFactor: 2)
+        var replica = EventReplica()
+        var requests: [EngineRequest] = []
+        for number in 0..<60 {
+            let family = UInt32.random(in: 0..<3, using: &random) * 1000
+            let count = UInt32.random(in: 1...40, using: &random)
+            let request = Bench.request(
+                "\(number)", prompt: tokens(family..<family + count),
+                tokens: Int.random(in: 1...40, using: &random),
+                keepsBlocks: Int.random(in: 0..<8, using: &random) == 0)
+            requests.append(request)
+            bench.submit(request)
+            bench.run(until: bench.now + .milliseconds(Int.random(in: 0...80, using: &random)))
+            let fits = replica.apply(bench.scheduler.takeCacheEvents(), blockSize: 4)
+            try #require(fits, "seed \(seed), request \(number)")
+            let held = Set(requests.flatMap(\.blocks)).count
+            try #require(bench.scheduler.pool.freeCount == 24 - held, "seed \(seed), \(number)")
+        }
+        bench.run(until: bench.now + .seconds(600))
+        let fits = replica.apply(bench.scheduler.takeCacheEvents(), blockSize: 4)
+        #expect(fits && replica.cached == Set(bench.scheduler.pool.cachedHashes), "seed \(seed)")
+        #expect(bench.isIdle && bench.scheduler.pool.freeCount == 24, "seed \(seed)")
+        var generated: [String: Int] = [:]
+        for event in bench.events {
+            if case .token(let request, _) = event { generated[request.id, default: 0] += 1 }
+        }
+        for request in requests {
+            #expect(request.state == .ended, "seed \(seed)")
+            #expect(generated[request.id] == request.reply.tokenCount, "seed \(seed)")
+        }
+        #expect(requests.reduce(0) { $0 + $1.preemptionCount } > 5, "seed \(seed)")
+        // The chain of what was computed in two parts is that of one prompt.
+        let hasher = try BlockHasher(blockSize: 4)
+        for request in requests where request.preemptionCount > 0 {
+            let all =
+                request.prompt + (0..<request.reply.tokenCount).map(request.reply.token(at:))
+            let chain = hasher.hashes(of: all.span)
+            #expect(Array(chain.prefix(request.chain.count)) == request.chain, "seed \(seed)")
+        }
     }
 
     @Test func theQueueIsBounded() throws {

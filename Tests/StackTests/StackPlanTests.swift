@@ -27,6 +27,24 @@ import Testing
         #expect(plan.children.last?.arguments.contains { $0.contains("role=") } == false)
     }
 
+    @Test func eachRouterHasAGatewayOfItsOwn() throws {
+        let plan = try StackPlan(
+            StackConfiguration(
+                engines: .aggregated(count: 1), configTexts: ["a", "b"], port: 8000,
+                metricsPort: 9090))
+        #expect(plan.children.map(\.name) == ["engine-0", "gateway", "gateway-1"])
+        #expect(plan.gateways.map(\.port) == [8000, 8001])
+        #expect(plan.metrics.map(\.port) == [9090, 9091])
+        for (child, text) in zip(plan.children.dropFirst(), ["a", "b"]) {
+            let option = try #require(child.arguments.firstIndex(of: "--config-text"))
+            #expect(child.arguments[option + 1] == text)
+            #expect(!child.arguments.contains("--policy"))
+        }
+        #expect(throws: StackError.self) {
+            try StackPlan(StackConfiguration(configTexts: ["a", "b"], port: .max))
+        }
+    }
+
     @Test func portsAreDistinct() throws {
         let plan = try StackPlan(
             StackConfiguration(engines: .disaggregated(prefill: 20, decode: 20)))
