@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import FlowControl
 import Foundation
 import KVIndex
 import KVIndexIO
@@ -50,6 +51,7 @@ struct ReplayCommand: ParsableCommand {
             shareReplicas: { (section) throws(ConfigError) in
                 _ = try ReplicaIndexBackend.Configuration(parsing: section)
             })
+        plugins.reserve(FlowPolicy.types)
         return try RouterAssembly.configuration(file: config, plugins)
     }
 }
