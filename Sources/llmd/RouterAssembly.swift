@@ -33,7 +33,13 @@ struct RouterOptions: ParsableArguments {
     @Option(help: "Milliseconds between two scrapes of a busy model server.")
     var refreshMetricsInterval = 200
 
+    @Option(help: "Failed answers in a row that keep requests away from a server; 0: none do.")
+    var circuitBreakerFailures = CircuitBreaker.Rules().failureLimit
+
     func validate() throws {
+        guard (0...1000).contains(circuitBreakerFailures) else {
+            throw ValidationError("--circuit-breaker-failures must be from 0 to 1000")
+        }
         guard [configFile != nil, configText != nil, policy != nil].count(where: { $0 }) <= 1 else {
             throw ValidationError("give one of --config-file, --config-text and --policy")
         }
@@ -49,10 +55,13 @@ struct RouterAssembly {
     let metrics = MetricsRegistry()
     /// What fills the index; nil without one.
     let kvEvents: KVEventSource?
-    private let pool = EndpointPool()
+    private let pool: EndpointPool
 
-    init(_ options: RouterOptions) throws {
+    init(_ options: RouterOptions, maximumBodyBytes: Int? = nil) throws {
         metrics.registerProcessMetrics()
+        var circuit = CircuitBreaker.Rules()
+        circuit.failureLimit = options.circuitBreakerFailures
+        pool = EndpointPool(circuit: circuit)
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
         let sharing = Mutex<RedisSharing?>(nil)
@@ -81,6 +90,7 @@ struct RouterAssembly {
         let picker = try Self.configuration(options, plugins)
 
         var configuration = RouterConfiguration()
+        if let maximumBodyBytes { configuration.maximumBodyBytes = maximumBodyBytes }
         configuration.models = options.models.split(separator: ",").map(String.init)
         router = Router(
             pool: pool, scheduler: picker.scheduler,
