@@ -1,5 +1,6 @@
 /// A failure that the client of the OpenAI API sees, in the shape that vLLM gives it:
-/// `{"error":{"message":…,"type":…,"param":…,"code":…}}`, `code` being the HTTP status.
+/// `{"error":{"message":…,"type":…,"param":…,"code":…}}`, `code` being the HTTP status unless OpenAI
+/// has a name for the failure.
 public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The HTTP status.
     public var status: Int
@@ -9,6 +10,8 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     public var message: String
     /// The field of the body that was wrong, if one was.
     public var param: String?
+    /// OpenAI's name of the failure, such as `invalid_api_key`, in place of the status.
+    public var code: String?
     /// Response headers beside the body's own, such as `x-llm-d-request-dropped-reason`.
     public var headers: [Header]
 
@@ -28,12 +31,14 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
 
     /// Makes an error of any status.
     public init(
-        status: Int, type: String, message: String, param: String? = nil, headers: [Header] = []
+        status: Int, type: String, message: String, param: String? = nil, code: String? = nil,
+        headers: [Header] = []
     ) {
         self.status = status
         self.type = type
         self.message = message
         self.param = param
+        self.code = code
         self.headers = headers
     }
 
@@ -45,6 +50,11 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     /// 404: no such model, adapter or route.
     public static func notFound(_ message: String, param: String? = nil) -> APIError {
         APIError(status: 404, type: "NotFoundError", message: message, param: param)
+    }
+
+    /// 408: the client was slow.
+    public static func requestTimeout(_ message: String) -> APIError {
+        APIError(status: 408, type: "RequestTimeout", message: message)
     }
 
     /// 413: the body is longer than `limitBytes`.
@@ -76,9 +86,10 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     /// The JSON body.
     public var body: String {
         let param = param.map { "\"\($0.jsonEscaped)\"" } ?? "null"
+        let code = code.map { "\"\($0.jsonEscaped)\"" } ?? "\(status)"
         return
             "{\"error\":{\"message\":\"\(message.jsonEscaped)\",\"type\":\"\(type.jsonEscaped)\","
-            + "\"param\":\(param),\"code\":\(status)}}"
+            + "\"param\":\(param),\"code\":\(code)}}"
     }
 
     /// One line for logs.
