@@ -107,7 +107,12 @@ let package = Package(
             ]),
         room("Relay", ["Core", "Net", "Telemetry"]),
         room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
-        room("Gateway", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
+        room(
+            "Gateway",
+            [
+                "Configuration", "Core", "Hashing", "Net", "Relay", "RequestPipeline", "Scheduling",
+                "Telemetry", logging,
+            ]),
         room(
             "Indexer",
             [
@@ -194,7 +199,8 @@ let package = Package(
         tests(
             of: "Gateway",
             [
-                "Core", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline", "Scheduling",
+                "Configuration", "Core", "LoopbackSupport", "ModelServers", "Net",
+                "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "FlowControl", ["Configuration", "Core"]),

@@ -10,24 +10,28 @@ final class GatewayExchange {
     private let client: HTTPClient
     private let session: RequestSession
     private let relay: Relay
-    private let revealsEndpoints: Bool
+    private let configuration: GatewayConfiguration
     private let admission: Admission
+    private let visit: Visit?
+    private var bodyDeadline: Timer?
     private var tokenizing: BufferedRequest?
     private var decision: Decision?
 
     init(
-        _ exchange: ServerExchange, router: Router, client: HTTPClient, revealsEndpoints: Bool,
-        admission: Admission
+        _ exchange: ServerExchange, router: Router, client: HTTPClient,
+        configuration: GatewayConfiguration, admission: Admission, visit: Visit?
     ) {
         self.exchange = exchange
         self.router = router
         self.client = client
-        self.revealsEndpoints = revealsEndpoints
+        self.configuration = configuration
         self.admission = admission
+        self.visit = visit
         relay = Relay(to: exchange)
         session = RequestSession(
             router: router, method: exchange.head.method, path: exchange.head.path,
             headers: exchange.head.headers)
+        if let visit { session.gate = { visit.reserve(promptTokens: $0) } }
         perform(session.begin(endOfBody: false))
     }
 
@@ -36,8 +40,13 @@ final class GatewayExchange {
         case .more: break
         case .tokenize(let question): tokenize(question)
         case .route(let decision): send(decision)
-        case .reject(let error): exchange.respond(error, requestID: session.requestID)
+        case .reject(let error): reject(error)
         }
+    }
+
+    private func reject(_ error: APIError) {
+        visit?.refused(error)
+        exchange.respond(error, requestID: session.requestID)
     }
 
     private func tokenize(_ question: TokenizeRequest) {
@@ -57,8 +66,12 @@ final class GatewayExchange {
 
     private func send(_ decision: Decision) {
         self.decision = decision
+        visit?.routed(decision)
         var head = exchange.forwardedHead(requestID: decision.requestID)
         for name in RouterHeaders.owned { head.headers.remove(name) }
+        if configuration.keys != nil, !configuration.forwardsAuthorization {
+            for name in ["authorization", "x-api-key"] { head.headers.remove(name) }
+        }
         head.headers.apply(decision.headers)
         relay.start(
             head, to: decision.endpoint.server.address, body: .bytes(session.body),
@@ -68,10 +81,19 @@ final class GatewayExchange {
 
 extension GatewayExchange: ServerExchangeDelegate {
     func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {
+        if bodyDeadline == nil, exchange.head.headers[first: "content-length"] != "\(body.count)" {
+            bodyDeadline = exchange.loop.schedule(after: configuration.bodyTimeout) {
+                [unowned self] in
+                guard session.isReceiving else { return }
+                session.completed(.clientGone)
+                reject(.requestTimeout("The request body took too long."))
+            }
+        }
         perform(session.received(body))
     }
 
     func exchangeReceivedEnd(_ exchange: ServerExchange) {
+        bodyDeadline?.cancel()
         perform(session.receivedEnd())
     }
 
@@ -80,10 +102,12 @@ extension GatewayExchange: ServerExchangeDelegate {
     }
 
     func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
+        bodyDeadline?.cancel()
         tokenizing?.cancel()
         relay.cancel()
         // Counts only if nothing else ended the request before.
         session.completed(.clientGone)
+        visit?.ended(session)
         admission.leave()
     }
 }
@@ -92,13 +116,14 @@ extension GatewayExchange: RelayObserver {
     func relay(_ relay: Relay, willForward head: inout HTTPResponseHead) {
         head.headers.apply(session.responseStarted(status: head.status))
         head.headers.set("x-request-id", session.requestID)
-        guard revealsEndpoints, let decision else { return }
-        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
         // Whom the router had in mind may have failed: the sidecar knows who did it.
         let prefill = head.headers[first: RouterHeaders.prefill]
             .flatMap { try? SocketAddress(parsing: $0) }
             .flatMap { router.endpoint(at: $0) }
         head.headers.remove(RouterHeaders.prefill)
+        if let prefill { visit?.prefilled(by: prefill) }
+        guard configuration.revealsEndpoints, let decision else { return }
+        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
         if let prefill { head.headers.set(RouterHeaders.prefill, prefill.server.name) }
     }
 
@@ -110,13 +135,16 @@ extension GatewayExchange: RelayObserver {
     func relay(_ relay: Relay, ended outcome: Relay.Outcome) {
         switch outcome {
         case .completed: session.completed(.finished)
-        case .broken(let error): session.completed(.failed(APIError(upstream: error)))
+        case .broken(let error):
+            let error = APIError(upstream: error)
+            visit?.refused(error)
+            session.completed(.failed(error))
         case .failed(let error, wasSeen: false) where !error.isOwnTrouble:
             perform(session.endpointFailed())
         case .failed(let error, _):
             let error = APIError(upstream: error)
             session.completed(.failed(error))
-            exchange.respond(error, requestID: session.requestID)
+            reject(error)
         }
     }
 }
