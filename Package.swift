@@ -108,7 +108,12 @@ let package = Package(
             ]),
         room("Relay", ["Core", "Net", "Telemetry"]),
         room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
-        room("Gateway", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
+        room(
+            "Gateway",
+            [
+                "Configuration", "Core", "Hashing", "Net", "Relay", "RequestPipeline", "Scheduling",
+                "Telemetry", logging,
+            ]),
         room(
             "Indexer",
             [
@@ -206,8 +211,8 @@ let package = Package(
         tests(
             of: "Gateway",
             [
-                "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net", "RequestPipeline",
-                "Scheduling",
+                "Configuration", "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net",
+                "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "FlowControl", ["Configuration", "Core"]),

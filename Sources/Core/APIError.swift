@@ -8,6 +8,8 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     public var message: String
     /// The field of the body that was wrong, if one was.
     public var param: String?
+    /// OpenAI's name of the failure, such as `invalid_api_key`, in place of the status.
+    public var code: String?
     /// Response headers beside the body's own, such as `x-llm-d-request-dropped-reason`.
     public var headers: [Header]
     /// How the client's API writes errors.
@@ -46,12 +48,14 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
 
     /// Makes an error of any status.
     public init(
-        status: Int, type: String, message: String, param: String? = nil, headers: [Header] = []
+        status: Int, type: String, message: String, param: String? = nil, code: String? = nil,
+        headers: [Header] = []
     ) {
         self.status = status
         self.type = type
         self.message = message
         self.param = param
+        self.code = code
         self.headers = headers
     }
 
@@ -63,6 +67,11 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
     /// 404: no such model, adapter or route.
     public static func notFound(_ message: String, param: String? = nil) -> APIError {
         APIError(status: 404, type: "NotFoundError", message: message, param: param)
+    }
+
+    /// 408: the client was slow.
+    public static func requestTimeout(_ message: String) -> APIError {
+        APIError(status: 408, type: "RequestTimeout", message: message)
     }
 
     /// 413: the body is longer than `limitBytes`.
@@ -111,9 +120,10 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
                 + "\"message\":\"\(message.jsonEscaped)\"}}"
         }
         let param = param.map { "\"\($0.jsonEscaped)\"" } ?? "null"
+        let code = code.map { "\"\($0.jsonEscaped)\"" } ?? "\(status)"
         return
             "{\"error\":{\"message\":\"\(message.jsonEscaped)\",\"type\":\"\(type.jsonEscaped)\","
-            + "\"param\":\(param),\"code\":\(status)}}"
+            + "\"param\":\(param),\"code\":\(code)}}"
     }
 
     /// The error as a server-sent event, for a stream that has begun.

@@ -1,6 +1,7 @@
 public import Core
 public import Net
 internal import Relay
+public import Telemetry
 
 /// How the gateway serves clients.
 public struct GatewayConfiguration: Sendable {
@@ -15,6 +16,18 @@ public struct GatewayConfiguration: Sendable {
     /// Whether responses name the endpoints that served them, in `x-llmd-decode` and, if a sidecar
     /// told, `x-llmd-prefill`.
     public var revealsEndpoints = false
+    /// How long a client may take over a request's body; above it 408.
+    public var bodyTimeout = Duration.seconds(300)
+    /// Which pages of browsers may call; nil: nothing is said of it.
+    public var cors: CORSPolicy?
+    /// Who may call, and how much; nil: everybody.
+    public var keys: APIKeys?
+    /// Whether engines get the key that a client showed, where there are keys.
+    public var forwardsAuthorization = false
+    /// Gets a line for every request; nil: no lines.
+    public var accessLog: LogFile?
+    /// What the limits of keys take for the time.
+    package var clock: @Sendable () -> MonotonicTime = { .now }
 
     /// Makes a configuration with the defaults above.
     public init(address: SocketAddress) {

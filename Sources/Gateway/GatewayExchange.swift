@@ -10,25 +10,29 @@ final class GatewayExchange {
     private let client: HTTPClient
     private let session: RequestSession
     private let relay: Relay
-    private let revealsEndpoints: Bool
+    private let configuration: GatewayConfiguration
     private let admission: Admission
+    private let visit: Visit?
+    private var bodyDeadline: Timer?
     private var tokenizing: BufferedRequest?
     private var decision: Decision?
 
     init(
-        _ exchange: ServerExchange, router: Router, client: HTTPClient, revealsEndpoints: Bool,
-        admission: Admission
+        _ exchange: ServerExchange, router: Router, client: HTTPClient,
+        configuration: GatewayConfiguration, admission: Admission, visit: Visit?
     ) {
         self.exchange = exchange
         self.router = router
         self.client = client
-        self.revealsEndpoints = revealsEndpoints
+        self.configuration = configuration
         self.admission = admission
+        self.visit = visit
         relay = Relay(to: exchange)
         session = RequestSession(
             router: router, method: exchange.head.method, path: exchange.head.path,
             headers: exchange.head.headers)
         relay.errorShape = session.errorShape
+        if let visit { session.gate = { visit.reserve(promptTokens: $0) } }
         perform(session.begin(endOfBody: false))
     }
 
@@ -45,8 +49,13 @@ final class GatewayExchange {
                     headers: [
                         "content-type": response.contentType, "x-request-id": session.requestID,
                     ]), text: response.body)
-        case .reject(let error): relay.reject(error, requestID: session.requestID)
+        case .reject(let error): reject(error)
         }
+    }
+
+    private func reject(_ error: APIError) {
+        visit?.refused(error)
+        relay.reject(error, requestID: session.requestID)
     }
 
     /// Comes back to this loop when flow control has decided about the request.
@@ -73,8 +82,12 @@ final class GatewayExchange {
 
     private func send(_ decision: Decision) {
         self.decision = decision
+        visit?.routed(decision)
         var head = exchange.forwardedHead(requestID: decision.requestID)
         for name in RouterHeaders.owned(in: head.headers) { head.headers.remove(name) }
+        if configuration.keys != nil, !configuration.forwardsAuthorization {
+            for name in ["authorization", "x-api-key"] { head.headers.remove(name) }
+        }
         head.headers.apply(decision.headers)
         relay.start(
             head, to: decision.endpoint.server.address, body: .bytes(session.body),
@@ -84,10 +97,19 @@ final class GatewayExchange {
 
 extension GatewayExchange: ServerExchangeDelegate {
     func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {
+        if bodyDeadline == nil, exchange.head.headers[first: "content-length"] != "\(body.count)" {
+            bodyDeadline = exchange.loop.schedule(after: configuration.bodyTimeout) {
+                [unowned self] in
+                guard session.isReceiving else { return }
+                session.completed(.clientGone)
+                reject(.requestTimeout("The request body took too long."))
+            }
+        }
         perform(session.received(body))
     }
 
     func exchangeReceivedEnd(_ exchange: ServerExchange) {
+        bodyDeadline?.cancel()
         perform(session.receivedEnd())
     }
 
@@ -96,10 +118,12 @@ extension GatewayExchange: ServerExchangeDelegate {
     }
 
     func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
+        bodyDeadline?.cancel()
         tokenizing?.cancel()
         relay.cancel()
         // Counts only if nothing else ended the request before.
         session.completed(.clientGone)
+        visit?.ended(session)
         admission.leave()
     }
 }
@@ -111,13 +135,14 @@ extension GatewayExchange: RelayObserver {
         head.headers.apply(session.responseStarted(status: head.status))
         if session.rewritesResponse { head.headers.remove("content-length") }
         head.headers.set("x-request-id", session.requestID)
-        guard revealsEndpoints, let decision else { return }
-        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
         // Whom the router had in mind may have failed: the sidecar knows who did it.
         let prefill = head.headers[first: RouterHeaders.prefill]
             .flatMap { try? SocketAddress(parsing: $0) }
             .flatMap { router.endpoint(at: $0) }
         head.headers.remove(RouterHeaders.prefill)
+        if let prefill { visit?.prefilled(by: prefill) }
+        guard configuration.revealsEndpoints, let decision else { return }
+        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
         if let prefill { head.headers.set(RouterHeaders.prefill, prefill.server.name) }
     }
 
@@ -135,14 +160,16 @@ extension GatewayExchange: RelayObserver {
         case .completed:
             session.finishResponse { relay.forward($0) }
             session.completed(.finished)
-        case .broken(let error): session.completed(.failed(APIError(upstream: error)))
+        case .broken(let error):
+            let error = APIError(upstream: error)
+            visit?.refused(error)
+            session.completed(.failed(error))
         case .failed(let error, wasSeen: false) where !error.isOwnTrouble:
             perform(session.endpointFailed())
         case .failed(let error, _):
             let error = APIError(upstream: error)
             session.completed(.failed(error))
-            exchange.respond(
-                error.shaped(as: session.errorShape), requestID: session.requestID)
+            reject(error.shaped(as: session.errorShape))
         }
     }
 }

@@ -27,15 +27,18 @@ public final class GatewayServer: Sendable {
         metrics: MetricsRegistry
     ) throws(NetError) -> GatewayServer {
         let clients = HTTPClientGroup(on: group, configuration: configuration.client)
+        let door = FrontDoor(configuration, metrics)
         let admission = Admission(limit: configuration.maximumConcurrentRequests, metrics)
         let server = try HTTPServer.listen(
             on: group, at: configuration.address, configuration: configuration.server
         ) { exchange in
             if exchange.head.path == "/health" { return AnsweredExchange.healthy(exchange) }
-            guard admission.enter() else { return Admission.refuse(exchange) }
+            let visit = door.open(exchange)
+            if let answered = visit?.answer(exchange) { return answered }
+            guard admission.enter() else { return Admission.refuse(exchange, visit) }
             return GatewayExchange(
                 exchange, router: router, client: clients.client(on: exchange.loop),
-                revealsEndpoints: configuration.revealsEndpoints, admission: admission)
+                configuration: configuration, admission: admission, visit: visit)
         }
         return GatewayServer(server: server, clients: clients, router: router)
     }
@@ -83,12 +86,13 @@ final class Admission: Sendable {
     }
 
     /// Answers a request beyond the limit.
-    static func refuse(_ exchange: ServerExchange) -> AnsweredExchange {
+    static func refuse(_ exchange: ServerExchange, _ visit: Visit?) -> AnsweredExchange {
         let id = RequestID(header: exchange.head.headers[first: "x-request-id"])
         let error = APIError(
             status: 503, type: "ServiceUnavailable",
             message: "Too many requests are served at the moment.",
             headers: [.init("retry-after", "1")])
+        visit?.refused(error)
         exchange.respond(
             error.shaped(as: APIError.Shape(path: exchange.head.path)), requestID: id.text)
         return AnsweredExchange()

@@ -1,12 +1,6 @@
 public import Configuration
 public import Core
 
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Musl)
-    import Musl
-#endif
-
 /// Reads discovery files, and lists of endpoints in the arguments of `--endpoint`.
 public enum EndpointFile {
     /// A longer file is refused.
@@ -22,7 +16,8 @@ public enum EndpointFile {
 
     /// Reads a file; see ``contents(parsing:file:)``.
     public static func contents(at path: String) throws(ConfigError) -> Contents {
-        try contents(parsing: try text(at: path), file: path)
+        try contents(
+            parsing: try ConfigFile.text(at: path, maximumBytes: maximumBytes), file: path)
     }
 
     /// Reads a document in YAML or JSON, as upstream's `file-discovery` has it:
@@ -174,23 +169,5 @@ public enum EndpointFile {
             }
         }
         return nil
-    }
-
-    private static func text(at path: String) throws(ConfigError) -> String {
-        func error(_ problem: String) -> ConfigError {
-            ConfigError(file: path, line: nil, problem: problem)
-        }
-        guard let file = fopen(path, "re") else {
-            throw error("cannot be opened: \(String(cString: strerror(errno)))")
-        }
-        defer { fclose(file) }
-        var bytes = [UInt8](repeating: 0, count: maximumBytes + 1)
-        let count = fread(&bytes, 1, bytes.count, file)
-        guard ferror(file) == 0 else { throw error("cannot be read") }
-        guard count <= maximumBytes else { throw error("is longer than \(maximumBytes) bytes") }
-        guard let text = String(validating: bytes[..<count], as: UTF8.self) else {
-            throw error("is not UTF-8")
-        }
-        return text
     }
 }

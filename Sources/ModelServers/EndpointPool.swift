@@ -65,9 +65,12 @@ public final class EndpointPool: Sendable {
 
     private let state = Mutex(State())
     private let generation = Atomic<Int>(0)
+    private let circuit: CircuitBreaker.Rules
 
-    /// Makes an empty pool.
-    public init() {}
+    /// Makes an empty pool, whose members' circuits open by these rules.
+    public init(circuit: CircuitBreaker.Rules = CircuitBreaker.Rules()) {
+        self.circuit = circuit
+    }
 
     /// The pool as it stands.
     public var snapshot: PoolSnapshot { state.withLock(\.snapshot) }
@@ -94,7 +97,7 @@ public final class EndpointPool: Sendable {
                     return member
                 }
                 defer { state.nextID += 1 }
-                return PoolMember(Endpoint(server, id: state.nextID))
+                return PoolMember(Endpoint(server, id: state.nextID), circuit: circuit)
             }
         }
     }

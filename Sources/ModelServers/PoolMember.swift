@@ -21,10 +21,13 @@ public final class PoolMember: Sendable {
     private let others = Atomic<Int>(0)
     private let prefillTokens = Atomic<Int>(0)
     private let healthy = Atomic<Bool>(true)
-    private let health = Mutex(EndpointHealth())
+    private let suspect = Atomic<Bool>(false)
+    private let hasCleanCircuit = Atomic<Bool>(true)
+    private let health: Mutex<EndpointHealth>
 
-    init(_ endpoint: Endpoint) {
+    init(_ endpoint: Endpoint, circuit: CircuitBreaker.Rules) {
         self.endpoint = endpoint
+        health = Mutex(EndpointHealth(circuit))
     }
 
     /// The load as last scraped. The figures are read one by one: a scrape that ends meanwhile
@@ -51,6 +54,10 @@ public final class PoolMember: Sendable {
     /// Whether requests may go there.
     public var isHealthy: Bool { healthy.load(ordering: .relaxed) }
 
+    /// Whether nothing but failed answers keeps requests away: where there is no other endpoint, one
+    /// that mostly fails is better than none.
+    public var isSuspect: Bool { suspect.load(ordering: .relaxed) }
+
     /// The requests of this router that are there and have not ended.
     public var inFlightCount: Int { inFlight.load(ordering: .relaxed) }
 
@@ -59,13 +66,20 @@ public final class PoolMember: Sendable {
     /// servers show in this.
     public var othersInFlightCount: Int { others.load(ordering: .relaxed) }
 
-    /// Counts a request in. ``requestEnded()`` must follow once.
-    public func requestStarted() {
+    /// Counts a request in. ``requestEnded(wasProbe:)`` must follow once.
+    ///
+    /// - Returns: Whether the request is the probe of an open circuit. Requests that other threads
+    ///   start at the same moment may go along with it.
+    @discardableResult
+    public func requestStarted() -> Bool {
         inFlight.wrappingAdd(1, ordering: .relaxed)
+        guard !hasCleanCircuit.load(ordering: .relaxed) else { return false }
+        return judge { $0.requestStarted(at: .now) }
     }
 
     /// Counts a request out.
-    public func requestEnded() {
+    public func requestEnded(wasProbe: Bool = false) {
+        if wasProbe { judge { $0.probeEnded() } }
         let count = inFlight.wrappingSubtract(1, ordering: .relaxed).newValue
         precondition(count >= 0, "a request ended that had not started")
     }
@@ -88,6 +102,15 @@ public final class PoolMember: Sendable {
     /// A request could not connect: the endpoint is avoided from now on.
     public func requestFailedToConnect(at now: MonotonicTime) {
         judge { $0.requestFailedToConnect(at: now) }
+    }
+
+    /// A request got an answer, or failed after it was sent. Failures in a row keep requests away.
+    public func requestAnswered(isFailure: Bool, at now: MonotonicTime) {
+        if isFailure {
+            judge { $0.requestFailed(at: now) }
+        } else if !hasCleanCircuit.load(ordering: .relaxed) {
+            judge { $0.requestSucceeded() }
+        }
     }
 
     /// A scrape ended, with `outcome` at `now`. The load of a failed scrape is that of the last
@@ -119,10 +142,14 @@ public final class PoolMember: Sendable {
         scrapedAt.store(now.nanoseconds, ordering: .relaxed)
     }
 
-    private func judge(_ event: (inout EndpointHealth) -> Void) {
+    private func judge<Result: Sendable>(_ event: (inout EndpointHealth) -> Result) -> Result {
         health.withLock { health in
-            event(&health)
+            let result = event(&health)
             healthy.store(health.isHealthy, ordering: .relaxed)
+            suspect.store(
+                health.isReachable && health.circuit.cause == .answer, ordering: .relaxed)
+            hasCleanCircuit.store(health.circuit.isClean, ordering: .relaxed)
+            return result
         }
     }
 }

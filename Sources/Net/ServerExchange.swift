@@ -34,6 +34,19 @@ extension ServerExchangeDelegate {
     public func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {}
 }
 
+/// Watches one exchange, whoever answers it: for logs, and for headers of every response. Called on
+/// the exchange's loop.
+public protocol ServerExchangeWatcher: AnyObject {
+    /// The response starts; `head` may still be changed.
+    func exchange(_ exchange: ServerExchange, willRespond head: inout HTTPResponseHead)
+    /// So many bytes of the request body came.
+    func exchange(_ exchange: ServerExchange, receivedCount: Int)
+    /// A part of the response body, valid during the call only.
+    func exchange(_ exchange: ServerExchange, sends body: UnsafeRawBufferPointer)
+    /// Exactly once and last, after the delegate heard of it.
+    func exchange(_ exchange: ServerExchange, ended reason: ExchangeEnd)
+}
+
 /// The delegate of an exchange that was answered at once and needs nothing more.
 public final class AnsweredExchange: ServerExchangeDelegate {
     /// Listens to the rest of an exchange.
@@ -49,6 +62,8 @@ public final class ServerExchange {
     public let loop: EventLoop
     /// Whether the request came by HTTP/2.
     public let isHTTP2: Bool
+    /// Who watches; held until the end.
+    public var watcher: (any ServerExchangeWatcher)?
 
     private var handle: OpaquePointer?
     fileprivate var delegate: (any ServerExchangeDelegate)?
@@ -74,6 +89,8 @@ public final class ServerExchange {
     /// body is chunked.
     public func respond(_ head: HTTPResponseHead) {
         guard let handle else { return }
+        var head = head
+        watcher?.exchange(self, willRespond: &head)
         head.withHead { cn_exchange_respond(handle, $0) }
     }
 
@@ -84,6 +101,7 @@ public final class ServerExchange {
     @discardableResult
     public func write(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let handle, !bytes.isEmpty else { return true }
+        watcher?.exchange(self, sends: bytes)
         return cn_exchange_write(
             handle, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count)
     }
@@ -168,6 +186,7 @@ extension ServerExchange {
         var events = cn_exchange_events()
         events.body = { user, bytes, count in
             let exchange = ServerExchange.from(user)
+            exchange.watcher?.exchange(exchange, receivedCount: count)
             exchange.delegate?.exchange(
                 exchange, received: UnsafeRawBufferPointer(start: bytes, count: count))
         }
@@ -185,8 +204,11 @@ extension ServerExchange {
             exchange.handle = nil
             let delegate = exchange.delegate
             exchange.delegate = nil
-            delegate?.exchangeClosed(
-                exchange, status == CN_OK ? .complete : .aborted(NetError(status, detail: detail)))
+            let reason: ExchangeEnd =
+                status == CN_OK ? .complete : .aborted(NetError(status, detail: detail))
+            delegate?.exchangeClosed(exchange, reason)
+            exchange.watcher?.exchange(exchange, ended: reason)
+            exchange.watcher = nil
         }
         return events
     }

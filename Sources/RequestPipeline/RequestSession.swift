@@ -2,7 +2,7 @@ public import Core
 import FlowControl
 import ModelServers
 import Scan
-import Scheduling
+public import Scheduling
 import Telemetry
 
 /// One request on its way from bytes to a decision and through its response. Sans-I/O: it is told
@@ -14,6 +14,9 @@ import Telemetry
 public final class RequestSession {
     /// Only these endpoints may be picked; nil: all. Set before the first step.
     public var subset: [SocketAddress]?
+    /// Asked before a decision, with the tokens of the prompt as far as they are known; an error is
+    /// the client's answer. Set before the first step.
+    public var gate: ((_ promptTokens: Int) -> APIError?)?
     /// The model that the client asked for; empty until it is known.
     public private(set) var model = ""
     /// The value of `x-request-id`, the client's or a new one.
@@ -52,6 +55,8 @@ public final class RequestSession {
 
     private var target: PoolMember?
     private var prefillTarget: PoolMember?
+    /// Whether the request is the probe of the target's open circuit.
+    private var isProbe = false
     private var prefillTokens = 0
     /// What plugins are told at the end of the last decision; nil if none asks.
     private var routed: RoutedRequest?
@@ -123,6 +128,9 @@ public final class RequestSession {
         }
     }
 
+    /// Whether the body is awaited.
+    public var isReceiving: Bool { state == .receiving }
+
     /// The body is complete.
     public func receivedEnd() -> Step {
         guard state == .receiving else { return .more }
@@ -183,10 +191,12 @@ public final class RequestSession {
         if let server, let target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
         {
-            fallback.requestStarted()
-            target.requestEnded()
+            let wasProbe = isProbe
+            isProbe = fallback.requestStarted()
+            target.requestEnded(wasProbe: wasProbe)
             self.target = fallback
         }
+        self.target?.requestAnswered(isFailure: Self.speaksAgainst(status), at: .now)
         guard let routed, let target else { return [] }
         return router.scheduler.responseStarted(
             ResponseHead(status: status, server: target.endpoint), to: routed)
@@ -219,6 +229,15 @@ public final class RequestSession {
         responseModel?.finish(emit: emit)
     }
 
+    /// What the response says of its tokens so far; nil if nothing. Engines say it last.
+    public var tokenUsage: TokenUsage? {
+        usage?.usage().map {
+            TokenUsage(
+                promptTokens: $0.promptTokens, completionTokens: $0.completionTokens,
+                cachedTokens: $0.cachedTokens)
+        }
+    }
+
     /// The request is over. Only the first call counts.
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
@@ -227,6 +246,10 @@ public final class RequestSession {
             state = .ended
             leaveFlow(now: now)
             return
+        }
+        // Not 503: this side's own trouble.
+        if case .failed(let error) = outcome, [502, 504].contains(error.status) {
+            target?.requestAnswered(isFailure: true, at: now)
         }
         release()
         state = .ended
@@ -277,6 +300,7 @@ public final class RequestSession {
         } catch {
             throw error.apiError
         }
+        if let refusal = gate?(request.promptTokenCount) { throw refusal }
         self.request = request
         if scanner != nil { metrics = router.metrics.model(of: request) }
         metrics?.started(bodyBytes: receivedBytes)
@@ -452,7 +476,7 @@ public final class RequestSession {
         target = member
         prefillTarget = prefill
         prefillTokens = uncachedTokens
-        member.requestStarted()
+        isProbe = member.requestStarted()
         prefill?.requestStarted()
         (prefill ?? member).prefillStarted(tokenCount: uncachedTokens)
         metrics?.running.increment()
@@ -461,19 +485,18 @@ public final class RequestSession {
     private func release() {
         guard let member = target else { return }
         endPrefill()
-        member.requestEnded()
+        member.requestEnded(wasProbe: isProbe)
+        isProbe = false
         target = nil
         metrics?.running.decrement()
         guard let routed else { return }
         self.routed = nil
-        let said = usage?.usage()
-        router.scheduler.requestEnded(
-            routed,
-            usage: said.map {
-                TokenUsage(
-                    promptTokens: $0.promptTokens, completionTokens: $0.completionTokens,
-                    cachedTokens: $0.cachedTokens)
-            })
+        router.scheduler.requestEnded(routed, usage: tokenUsage)
+    }
+
+    /// Whether an answer with this status is the endpoint's fault. 501 is the request's.
+    private static func speaksAgainst(_ status: Int) -> Bool {
+        [500, 502, 503, 504].contains(status)
     }
 
     /// The prompt is computed, or nobody will wait for it.

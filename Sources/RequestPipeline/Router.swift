@@ -132,6 +132,10 @@ extension SchedulingCycle {
             context.prefillTokensInFlight.append(member.prefillTokensInFlight)
             if member.isHealthy, isEligible(member) { eligible.append(index) }
         }
+        guard eligible.isEmpty else { return }
+        eligible += snapshot.members.indices.filter {
+            snapshot.members[$0].isSuspect && isEligible(snapshot.members[$0])
+        }
     }
 }
 

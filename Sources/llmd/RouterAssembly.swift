@@ -39,8 +39,13 @@ struct RouterOptions: ParsableArguments {
 
     @Option(help: "Milliseconds between two scrapes of a model server that is idle.")
     var idleMetricsInterval = 1000
+    @Option(help: "Failed answers in a row that keep requests away from a server; 0: none do.")
+    var circuitBreakerFailures = CircuitBreaker.Rules().failureLimit
 
     func validate() throws {
+        guard (0...1000).contains(circuitBreakerFailures) else {
+            throw ValidationError("--circuit-breaker-failures must be from 0 to 1000")
+        }
         guard [configFile != nil, configText != nil, policy != nil].count(where: { $0 }) <= 1 else {
             throw ValidationError("give one of --config-file, --config-text and --policy")
         }
@@ -61,10 +66,13 @@ struct RouterAssembly {
     let kvEvents: KVEventSource?
     /// Who records decisions; nil: nobody does.
     let recorder: DecisionRecorder?
-    private let pool = EndpointPool()
+    private let pool: EndpointPool
 
-    init(_ options: RouterOptions) throws {
+    init(_ options: RouterOptions, maximumBodyBytes: Int? = nil) throws {
         metrics.registerProcessMetrics()
+        var circuit = CircuitBreaker.Rules()
+        circuit.failureLimit = options.circuitBreakerFailures
+        pool = EndpointPool(circuit: circuit)
         let index = Mutex<KVIndex?>(nil)
         var plugins = PluginRegistry.standard
         let sharing = Mutex<RedisSharing?>(nil)
@@ -95,6 +103,7 @@ struct RouterAssembly {
         let admission = try AdmissionConfiguration(picker)
 
         var configuration = RouterConfiguration()
+        if let maximumBodyBytes { configuration.maximumBodyBytes = maximumBodyBytes }
         configuration.models = options.models.split(separator: ",").map(String.init)
         let flow = FlowController(
             admission.flowControl, isEnabled: admission.isFlowControlEnabled, pool: pool,

@@ -10,7 +10,7 @@ import SchedulingPlugins
 import Telemetry
 import Testing
 
-private let completion = #"{"model":"m","prompt":[1,2,3]}"#
+let completion = #"{"model":"m","prompt":[1,2,3]}"#
 
 @Suite(.timeLimit(.minutes(1))) struct GatewayTests {
     @Test func carriesARequestAndItsResponse() async throws {
@@ -447,7 +447,7 @@ private let completion = #"{"model":"m","prompt":[1,2,3]}"#
     }
 }
 
-private func expectError(_ response: LoopbackResponse, type: String? = nil) throws {
+func expectError(_ response: LoopbackResponse, type: String? = nil) throws {
     #expect(response.headers[first: "content-type"] == "application/json")
     #expect(response.headers[first: "x-request-id"]?.isEmpty == false)
     let root = try JSONSerialization.jsonObject(with: Data(response.body.utf8)) as? [String: Any]
@@ -458,7 +458,7 @@ private func expectError(_ response: LoopbackResponse, type: String? = nil) thro
 }
 
 /// A gateway before some engines, of which each request gets the first that is eligible.
-private struct Stage {
+struct Stage {
     let group: EventLoopGroup
     let engines: [LoopbackServer]
     let pool = EndpointPool()
