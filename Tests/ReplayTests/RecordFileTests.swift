@@ -225,7 +225,9 @@ import Testing
         #expect(tasks.run() == 1)
         let entries = try folder.entries()
         #expect(entries.count == 100 - dropped)
-        #expect(entries.map(\.decision.id) == records.prefix(entries.count).map(\.id))
+        // In their order; a short record may still fit where a longer one did not.
+        let kept = Set(entries.map(\.decision.id))
+        #expect(entries.map(\.decision.id) == records.map(\.id).filter(kept.contains))
         #expect(metric(registry, "written") == entries.count)
         // There is room again.
         recorder.record(records[99])
