@@ -1,6 +1,7 @@
 public import Core
 public import FlowControl
 public import ModelServers
+import Scheduling
 import Synchronization
 public import Telemetry
 
@@ -66,14 +67,23 @@ public final class FlowController: Sendable {
         if isEnabled, let registry { register(in: registry, poolName: poolName) }
     }
 
-    /// A request has come.
-    func admit(_ request: FlowRequest, model: String, now: MonotonicTime) -> Admission {
+    /// A request has come, of so many bytes.
+    func admit(
+        _ arrival: SchedulingRequest, byteSize: Int, receivedAt: MonotonicTime, now: MonotonicTime
+    ) -> Admission {
         guard isEnabled else {
-            guard request.priority < 0 else { return .passed(nil) }
+            guard arrival.priority < 0 else { return .passed(nil) }
             return saturation(now: now).effective >= 1 ? .rejected(.shed) : .passed(nil)
         }
+        // The client may have made it up, and it is kept.
+        let id = arrival.fairnessID
+        let request = FlowRequest(
+            fairnessID: id.utf8.count <= 256 ? id : FlowQueues.overflowID,
+            priority: arrival.priority, byteSize: byteSize,
+            promptTokenCount: arrival.promptTokenCount, receivedAt: receivedAt,
+            ttftObjective: arrival.ttftObjective)
         let labels = FlowMetrics.Labels(
-            fairnessID: request.fairnessID, priority: request.priority, model: model)
+            fairnessID: request.fairnessID, priority: request.priority, model: arrival.model)
         var notices: [Notice] = []
         let admission: Admission = state.withLock { state in
             let age = state.measuredAt.map { now - $0 } ?? .seconds(1)

@@ -1,5 +1,6 @@
 import Core
 import FlowControl
+import Scheduling
 import Synchronization
 
 /// A request's place in flow control, while it waits and while it is served. Any thread.
@@ -84,9 +85,13 @@ public final class FlowTicket: Sendable {
     /// The request is no more in the queues, nor in flight: only the first call is true.
     func end() -> Bool { !isOver.exchange(true, ordering: .relaxed) }
 
-    /// The request is over. `service` is what it cost, if that is known.
-    func leave(service: Double? = nil, now: MonotonicTime) {
+    /// The request is over. `usage` is what it cost, if that is known.
+    func leave(usage: TokenUsage? = nil, now: MonotonicTime) {
         placed()
+        let service = usage.map {
+            LeastAttainedService.service(
+                inputTokens: $0.promptTokens ?? 0, outputTokens: $0.completionTokens ?? 0)
+        }
         if end() { controller.leave(self, service: service, now: now) }
     }
 }

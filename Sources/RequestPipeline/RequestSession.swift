@@ -53,11 +53,7 @@ public final class RequestSession {
     private var renderBody: [UInt8]?
     private var ticket: FlowTicket?
 
-    private var target: PoolMember?
-    private var prefillTarget: PoolMember?
-    /// Whether the request is the probe of the target's open circuit.
-    private var isProbe = false
-    private var prefillTokens = 0
+    private var placement: Placement?
     /// What plugins are told at the end of the last decision; nil if none asks.
     private var routed: RoutedRequest?
     private var failed: [UInt32] = []
@@ -158,7 +154,7 @@ public final class RequestSession {
     /// The endpoint of the last decision could not be connected to, and nothing of a response was
     /// seen: decides again without it.
     public func endpointFailed(now: MonotonicTime = .now) -> Step {
-        guard state == .routed, let target else { return .more }
+        guard state == .routed, let target = placement?.target else { return .more }
         target.requestFailedToConnect(at: now)
         failed.append(target.endpoint.id)
         release()
@@ -187,17 +183,16 @@ public final class RequestSession {
         guard state == .routed else { return [] }
         self.status = status
         settle()
-        endPrefill()
-        if let server, let target, target.endpoint.server.address != server,
+        placement?.endPrefill()
+        if let server, let target = placement?.target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
         {
-            let wasProbe = isProbe
-            isProbe = fallback.requestStarted()
-            target.requestEnded(wasProbe: wasProbe)
-            self.target = fallback
+            placement?.move(to: fallback)
         }
-        self.target?.requestAnswered(isFailure: Self.speaksAgainst(status), at: .now)
-        guard let routed, let target else { return [] }
+        guard let target = placement?.target else { return [] }
+        // 501 is the request's fault.
+        target.requestAnswered(isFailure: [500, 502, 503, 504].contains(status), at: .now)
+        guard let routed else { return [] }
         return router.scheduler.responseStarted(
             ResponseHead(status: status, server: target.endpoint), to: routed)
     }
@@ -249,7 +244,7 @@ public final class RequestSession {
         }
         // Not 503: this side's own trouble.
         if case .failed(let error) = outcome, [502, 504].contains(error.status) {
-            target?.requestAnswered(isFailure: true, at: now)
+            placement?.target.requestAnswered(isFailure: true, at: now)
         }
         release()
         state = .ended
@@ -309,25 +304,11 @@ public final class RequestSession {
 
     /// The request has its turn: asks for its token ids if they are wanted, else decides.
     private func proceed() -> Step {
-        guard let renderBody, let question = tokenizeRequest(renderBody) else { return decide() }
+        guard let body = renderBody.take(), let request, let path = api?.renderPath,
+            let question = router.tokenizeRequest(for: request, path: path, body: body)
+        else { return decide() }
         state = .tokenizing
         return .tokenize(question)
-    }
-
-    /// Asks the healthy engines of the model with the fewest requests; nil if there is none.
-    private func tokenizeRequest(_ body: [UInt8]) -> TokenizeRequest? {
-        renderBody = nil
-        let snapshot = router.pool.snapshot
-        let serving = request.flatMap { snapshot.endpointIDs(serving: $0.targetModel) }
-        let engines = snapshot.members
-            .filter { $0.isHealthy && serving?.contains($0.endpoint.id) != false }
-            .sorted { $0.inFlightCount < $1.inFlightCount }
-            .prefix(3).map(\.endpoint.server.address)
-        guard !engines.isEmpty, let path = api?.renderPath else { return nil }
-        return TokenizeRequest(
-            engines: Array(engines), path: path, body: body,
-            timeout: router.configuration.tokenizeTimeout,
-            maximumResponseBytes: 16 * receivedBytes + 65536)
     }
 
     private func decide() -> Step {
@@ -378,14 +359,16 @@ public final class RequestSession {
         let members = snapshot.members
         let picks = result.primary.map { members[$0.index] }
         let computing = result.prefill.first ?? result.primary[0]
-        hold(
-            picks[0], prefill: result.prefill.first.map { members[$0.index] },
+        let placement = Placement(
+            at: picks[0], prefill: result.prefill.first.map { members[$0.index] },
             uncachedTokens: cycle.context.uncachedTokenCount(at: computing.index))
+        self.placement = placement
+        metrics?.running.increment()
         router.metrics.decided(
             result, in: cycle.context, model: metrics, took: MonotonicTime.now - began)
         return Decision(
             endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
-            prefill: prefillTarget?.endpoint, headers: headers, model: model,
+            prefill: placement.prefill?.endpoint, headers: headers, model: model,
             targetModel: request.targetModel, requestID: requestID,
             scores: router.configuration.recordsScores ? cycle.scoreRecords ?? [] : [])
     }
@@ -438,16 +421,9 @@ public final class RequestSession {
     private func admit() -> Step {
         // What has no body costs an engine nothing.
         guard let request, receivedBytes > 0 else { return proceed() }
-        var arrival = FlowRequest(
-            priority: request.priority, byteSize: receivedBytes,
-            promptTokenCount: request.promptTokenCount, receivedAt: startedAt,
-            ttftObjective: request.ttftObjective)
-        if router.flow.isEnabled {
-            // The client may have made it up, and it is kept.
-            let id = request.fairnessID
-            arrival.fairnessID = id.utf8.count <= 256 ? id : FlowQueues.overflowID
-        }
-        switch router.flow.admit(arrival, model: model, now: .now) {
+        let admission = router.flow.admit(
+            request, byteSize: receivedBytes, receivedAt: startedAt, now: .now)
+        switch admission {
         case .passed(let ticket):
             self.ticket = ticket
             return proceed()
@@ -462,48 +438,17 @@ public final class RequestSession {
     private func leaveFlow(now: MonotonicTime) {
         guard let ticket else { return }
         self.ticket = nil
-        let usage = ticket.countsService ? usage?.usage() : nil
-        let service = usage.map {
-            LeastAttainedService.service(
-                inputTokens: $0.promptTokens ?? 0, outputTokens: $0.completionTokens ?? 0)
-        }
-        ticket.leave(service: service, now: now)
+        ticket.leave(usage: ticket.countsService ? tokenUsage : nil, now: now)
     }
 
-    // MARK: - Requests in flight
-
-    private func hold(_ member: PoolMember, prefill: PoolMember?, uncachedTokens: Int) {
-        target = member
-        prefillTarget = prefill
-        prefillTokens = uncachedTokens
-        isProbe = member.requestStarted()
-        prefill?.requestStarted()
-        (prefill ?? member).prefillStarted(tokenCount: uncachedTokens)
-        metrics?.running.increment()
-    }
-
+    /// The request is at no endpoint any more.
     private func release() {
-        guard let member = target else { return }
-        endPrefill()
-        member.requestEnded(wasProbe: isProbe)
-        isProbe = false
-        target = nil
+        guard placement != nil else { return }
+        placement?.end()
+        placement = nil
         metrics?.running.decrement()
         guard let routed else { return }
         self.routed = nil
         router.scheduler.requestEnded(routed, usage: tokenUsage)
-    }
-
-    /// Whether an answer with this status is the endpoint's fault. 501 is the request's.
-    private static func speaksAgainst(_ status: Int) -> Bool {
-        [500, 502, 503, 504].contains(status)
-    }
-
-    /// The prompt is computed, or nobody will wait for it.
-    private func endPrefill() {
-        (prefillTarget ?? target)?.prefillEnded(tokenCount: prefillTokens)
-        prefillTokens = 0
-        prefillTarget?.requestEnded()
-        prefillTarget = nil
     }
 }

@@ -17,20 +17,6 @@ public enum Step: Sendable {
     case reject(APIError)
 }
 
-/// A question to an engine for the token ids of a prompt.
-public struct TokenizeRequest: Sendable {
-    /// Engines that can answer; the first that can be reached is asked.
-    public var engines: [SocketAddress]
-    /// The path of the POST request.
-    public var path: String
-    /// The request's body, in JSON; shares the session's storage.
-    public var body: [UInt8]
-    /// How long to wait for the answer.
-    public var timeout: Duration
-    /// The longest answer to accept.
-    public var maximumResponseBytes: Int
-}
-
 /// Where a request goes, and how. The body goes as ``RequestSession/body`` has it.
 public struct Decision: Sendable {
     /// Where the request goes.

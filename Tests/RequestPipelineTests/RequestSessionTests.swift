@@ -5,6 +5,29 @@ import Telemetry
 import Testing
 
 @Suite struct RequestSessionTests {
+    /// A prompt may go to an endpoint whose circuit is half open; another may when it is computed.
+    @Test func aProbeEndsWithThePrompt() throws {
+        let fixture = try Fixture(
+            [server("p0", 1, role: .prefill), server("d0", 2, role: .decode)], policy: .load)
+        let start = MonotonicTime.now
+        for member in fixture.pool.snapshot.members {
+            member.scraped(.load(ServerLoad()), at: start)
+        }
+        let prefill = try #require(
+            fixture.pool.snapshot.members.first { $0.endpoint.server.name == "p0" })
+        for _ in 0..<5 { prefill.requestAnswered(isFailure: true, at: start) }
+        #expect(!prefill.isHealthy)
+        prefill.scraped(.load(ServerLoad()), at: start + .seconds(2))
+        #expect(prefill.isHealthy)
+        let (session, step) = fixture.step(#"{"model":"m","prompt":[1,2,3]}"#)
+        guard case .route(let decision) = step else { return #expect(Bool(false), "\(step)") }
+        #expect(decision.prefill?.server.name == "p0")
+        #expect(!prefill.isHealthy)
+        session.responseStarted(status: 200)
+        #expect(prefill.isHealthy)
+        session.completed(.finished)
+    }
+
     @Test func routesTokenIDsThroughPrefillAndDecode() throws {
         let fixture = try Fixture()
         let body = #"{"model":"m","prompt":\#(prompt(40)),"max_tokens":3}"#
