@@ -7,22 +7,12 @@ public import Telemetry
 
 /// How the endpoint picker serves the data plane.
 public struct ExtProcConfiguration: Sendable {
-    /// What protects the connections from the data plane.
-    public enum Security: Sendable, Hashable {
-        /// A certificate made at start; gateways do not verify it.
-        case selfSigned
-        /// PEM files.
-        case files(certificate: String, key: String)
-        /// Nothing.
-        case off
-    }
-
     /// Where the data plane connects.
     public var address: SocketAddress
     /// Where `grpc.health.v1.Health` answers, without TLS; nil: nowhere.
     public var healthAddress: SocketAddress?
-    /// TLS of the first address.
-    public var security = Security.selfSigned
+    /// TLS of the first address; nil: none. Gateways do not verify the certificate.
+    public var tls: TLSServerContext?
     /// Whether to pick from the whole pool whatever subset the data plane hints at.
     public var ignoresSubsetHint = false
     /// How engines are asked for the tokens of a prompt.
@@ -68,13 +58,6 @@ public final class ExtProcServer: Sendable {
         metrics: MetricsRegistry, isReady: @escaping @Sendable () -> Bool
     ) throws(NetError) -> ExtProcServer {
         let clients = HTTPClientGroup(on: group, configuration: configuration.client)
-        let tls: TLSServerContext? =
-            switch configuration.security {
-            case .selfSigned: try .selfSigned(names: ["localhost"])
-            case .files(let certificate, let key):
-                try TLSServerContext(certificatePEMFile: certificate, keyPEMFile: key)
-            case .off: nil
-            }
         let isDraining = DrainFlag()
         var healthServer: HTTPServer?
         if let address = configuration.healthAddress {
@@ -87,7 +70,7 @@ public final class ExtProcServer: Sendable {
         let resources = group.loops.map { LoopResources(client: clients.client(on: $0)) }
         let server = try HTTPServer.listen(
             on: group, at: configuration.address,
-            configuration: .externalProcessor(tls: tls)
+            configuration: .externalProcessor(tls: configuration.tls)
         ) { exchange in
             guard exchange.head.target == "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
             else {

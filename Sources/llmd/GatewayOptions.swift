@@ -131,10 +131,10 @@ struct GatewayAccessOptions: ParsableArguments {
             followers.append { keys.follower(of: apiKeys, logger: Logger(label: "api-keys")) }
         }
         if let certPath {
-            let (certificate, key) = ("\(certPath)/tls.crt", "\(certPath)/tls.key")
-            let tls = try TLSServerContext(certificatePEMFile: certificate, keyPEMFile: key)
+            let folder = CertificateFolder(path: certPath)
+            let tls = try folder.context()
             configuration.server.tls = tls
-            followers.append { Self.follower(of: tls, certificate, key) }
+            followers.append { folder.follower(of: tls) }
         }
         guard log != nil || !followers.isEmpty else { return }
         let makers = followers
@@ -148,20 +148,6 @@ struct GatewayAccessOptions: ParsableArguments {
                 }
             } catch {
                 Logger(label: "gateway").error("SIGHUP is not watched: \(error)")
-            }
-        }
-    }
-
-    private static func follower(
-        of tls: TLSServerContext, _ certificate: String, _ key: String
-    ) -> FileFollower {
-        let logger = Logger(label: "tls")
-        return FileFollower([certificate, key]) {
-            do {
-                try tls.reload(certificatePEMFile: certificate, keyPEMFile: key)
-                logger.info("certificate read")
-            } catch {
-                logger.error("certificate kept: \(error)")
             }
         }
     }

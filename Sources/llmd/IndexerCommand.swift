@@ -34,7 +34,7 @@ struct IndexerCommand: AsyncParsableCommand {
     @Flag(help: "TLS on --port, with a certificate of its own unless --cert-path names one.")
     var secureServing = false
 
-    @Option(help: "A folder with tls.crt and tls.key.")
+    @Option(help: "A folder with tls.crt and tls.key; they are read again when they change.")
     var certPath: String?
 
     @Option(help: "Tokens in a block of the index.")
@@ -115,8 +115,7 @@ struct IndexerCommand: AsyncParsableCommand {
         if secureServing {
             configuration.tls =
                 try certPath.map {
-                    try TLSServerContext(
-                        certificatePEMFile: "\($0)/tls.crt", keyPEMFile: "\($0)/tls.key")
+                    try CertificateFolder(path: $0).context(followedOn: background)
                 } ?? .selfSigned(names: ["localhost"])
         }
         let server = try IndexerServer.start(

@@ -27,7 +27,7 @@ struct RouterCommand: AsyncParsableCommand {
         help: "TLS on the gRPC port, with a certificate of its own unless --cert-path names one.")
     var secureServing = true
 
-    @Option(help: "A folder with tls.crt and tls.key.")
+    @Option(help: "A folder with tls.crt and tls.key; they are read again when they change.")
     var certPath: String?
 
     @Flag(help: "Pick from the whole pool whatever subset the data plane hints at.")
@@ -46,11 +46,11 @@ struct RouterCommand: AsyncParsableCommand {
         var configuration = ExtProcConfiguration(
             address: service.address(grpcPort), healthAddress: service.address(grpcHealthPort))
         configuration.ignoresSubsetHint = disableEndpointSubsetFilter
-        if !secureServing {
-            configuration.security = .off
-        } else if let certPath {
-            configuration.security = .files(
-                certificate: "\(certPath)/tls.crt", key: "\(certPath)/tls.key")
+        if secureServing {
+            configuration.tls =
+                try certPath.map {
+                    try CertificateFolder(path: $0).context(followedOn: group.loops[0])
+                } ?? .selfSigned(names: ["localhost"])
         }
         let server = try ExtProcServer.start(
             on: group, router: assembly.router, configuration: configuration,

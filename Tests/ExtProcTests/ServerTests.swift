@@ -153,7 +153,7 @@ private struct Stage {
         group = try EventLoopGroup(count: 1, name: "extproc")
         let anyPort = SocketAddress(host: "127.0.0.1", port: 0)
         var configuration = ExtProcConfiguration(address: anyPort, healthAddress: anyPort)
-        configuration.security = isSecure ? .selfSigned : .off
+        if isSecure { configuration.tls = try .selfSigned(names: ["localhost"]) }
         server = try ExtProcServer.start(
             on: group, router: fixture.router, configuration: configuration,
             metrics: MetricsRegistry(), isReady: { [isReady] in isReady.isSet })

@@ -1,4 +1,4 @@
-"""Keys, TLS, CORS and the access log of the gateway, asked by the clients that people use."""
+"""Keys, TLS, CORS and the access log, asked by the clients that people use."""
 
 import contextlib
 import hashlib
@@ -229,3 +229,25 @@ def test_tls_with_reload(tmp_path):
             lambda: (served_certificate(secure.port) or "").split() == second.split(),
             "the new certificate",
         )
+
+
+def test_certificates_of_the_router_and_the_indexer_are_read_again(tmp_path):
+    first = certificate(tmp_path, "first")
+    port = free_ports(5)
+    with contextlib.ExitStack() as stack:
+        for command in [
+            ["router", "--grpc-port", port, "--grpc-health-port", port + 1,
+             "--metrics-port", port + 3],
+            ["indexer", "--port", port + 2, "--secure-serving", "--metrics-port", port + 4],
+        ]:
+            stack.enter_context(
+                running(LLMD, *command, "--host", "127.0.0.1", "--cert-path", tmp_path)
+            )
+        ports = [port, port + 2]
+
+        def served(expected):
+            return all((served_certificate(p) or "").split() == expected.split() for p in ports)
+
+        wait_until(lambda: served(first), "the first certificate")
+        second = certificate(tmp_path, "second")
+        wait_until(lambda: served(second), "the new certificate")
