@@ -129,7 +129,7 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
 
     private var prefillScorers: [WeightedScorer] {
         switch self {
-        case .precise, .approx: [("prefix-cache-scorer", 1), ("prefill-cost-scorer", 1)]
+        case .precise, .approx: [("prefix-cache-scorer", 2), ("prefill-cost-scorer", 1)]
         case .session, .load, .roundRobin, .random: decodeScorers
         }
     }

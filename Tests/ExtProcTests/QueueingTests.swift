@@ -1,6 +1,7 @@
 import Core
 import ExtProc
 import FlowControl
+import ModelServers
 import RequestPipeline
 import Testing
 
@@ -15,7 +16,7 @@ import Testing
         let fixture = try Fixture(engines: 1, flow: flow)
         fixture.pool.setRules(
             TrafficRules(
-                objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
+                objectives: (-10...10).map { InferenceObjective(name: "\($0)", priority: $0) }))
         return fixture
     }
 

@@ -11,7 +11,6 @@ import SchedulingPlugins
 import Telemetry
 import Testing
 
-private let completion = #"{"model":"m","prompt":[1,2,3]}"#
 private let dropped = "x-llm-d-request-dropped-reason"
 
 @Suite(.timeLimit(.minutes(1))) struct QueueingTests {
@@ -206,7 +205,7 @@ private struct FlowStage {
                 ModelServer(name: "engine-\($0.offset)", address: $0.element.address)
             },
             rules: TrafficRules(
-                objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
+                objectives: (-10...10).map { InferenceObjective(name: "\($0)", priority: $0) }))
         var flowConfiguration = FlowControlConfiguration()
         var detector = ConcurrencyDetector()
         detector.maxConcurrency = concurrency

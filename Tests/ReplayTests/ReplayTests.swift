@@ -243,10 +243,30 @@ import Testing
         #expect(try report(both, both).changedCount == 0)
         #expect(try report(both, both).replayedCount == 20)
         // Other parameters, other scores.
+        let header = "{encodedEndpointHeaderConfig: {header: x-y}}"
+        let scorer = try configuration(
+            plugins: "- {type: session-affinity-scorer, parameters: \(header)}",
+            profiles: "- {name: p, plugins: [{pluginRef: session-affinity-scorer}]}")
+        #expect(try report(recorded, scorer).replayedCount == 0)
         let changed = try configuration(
-            plugins: "- {type: session-affinity-scorer, parameters: "
-                + "{encodedEndpointHeaderConfig: {header: x-y}}}")
-        #expect(try report(recorded, changed).replayedCount == 0)
+            plugins: "- {type: session-affinity-filter, parameters: \(header)}",
+            profiles: "- {name: p, plugins: [{pluginRef: session-affinity-filter}]}")
+        #expect(try report(both, changed).replayedCount == 0)
+    }
+
+    /// What a filter leaves of some it need not leave of others.
+    @Test(arguments: [
+        ("", "{pluginRef: decode-filter}, "), ("{pluginRef: decode-filter}, ", ""),
+    ])
+    func recordedFiltersStandForWhatTheyWereAsked(recorded: String, replayed: String) throws {
+        func config(_ before: String) throws -> EndpointPickerConfig {
+            try configuration(
+                plugins: "- {type: session-affinity-filter}\n- {type: decode-filter}",
+                profiles: "- {name: p, plugins: [\(before){pluginRef: session-affinity-filter}]}")
+        }
+        #expect(try report(config(recorded), config(recorded)).replayedCount == 20)
+        let other = try report(config(recorded), config(replayed))
+        #expect(other.replayedCount > 0 && other.replayedCount < 20)
     }
 
     @Test func findingsOfOtherProducersAreUnknown() throws {

@@ -39,6 +39,7 @@ func configuration(
     var registry = PluginRegistry.standard
     registry.register("approx-prefix-cache-producer") { (source) in
         _ = source.parameters.optional("blockSizeTokens")
+        _ = source.parameters.optional("kvBlockIndexConfig")
         return AttributeProducer(name: source.name)
     }
     return try EndpointPickerConfig(

@@ -29,7 +29,7 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
                 flow: (configuration, isEnabled))
             fixture.pool.setRules(
                 TrafficRules(
-                    objectives: (-9...9).map { InferenceObjective(name: "\($0)", priority: $0) }))
+                    objectives: (-10...10).map { InferenceObjective(name: "\($0)", priority: $0) }))
         }
 
         var flow: FlowController { fixture.router.flow }

@@ -218,7 +218,7 @@ import Testing
     private func prompt(_ context: SchedulingContext, _ text: String) -> SchedulingContext {
         var context = context
         context.request.promptText = PromptText(
-            body: Array(text.utf8), range: 0..<text.utf8.count)
+            body: Array(text.utf8), ranges: [0..<text.utf8.count])
         return context
     }
 

@@ -26,9 +26,8 @@ import Testing
 
     private func answer(_ ttft: [Double], status: Int = 200) -> ServiceOutcome {
         let list = ttft.map { #"{"ttft_ms":\#($0),"tpot_ms":\#($0 / 10),"quantile":0.9}"# }
-        let body =
-            #"{"predictions":[\#(list.joined(separator: ","))],"total_requests":\#(ttft.count),"#
-            + #""successful_predictions":\#(ttft.count),"failed_predictions":0}"#
+        let all = list.joined(separator: ",")
+        let body = #"{"predictions":[\#(all)],"total_requests":9,"failed_predictions":0}"#
         return .answered(status: status, body: Array(body.utf8))
     }
 
@@ -38,16 +37,18 @@ import Testing
         #expect(question.path == "/predict/bulk/strict")
         #expect(question.servers == [SocketAddress(host: "localhost", port: 8001)])
         #expect(question.timeout == .milliseconds(400))
-        #expect(
-            text(question) == #"{"requests":["#
-                + #"{"kv_cache_percentage":0.25,"input_token_length":100,"num_request_waiting":2,"#
-                + #""num_request_running":3,"num_tokens_generated":1,"prefix_cache_score":0.75,"#
-                + #""encoder_input_size":0,"encoder_matched_size":0,"pod_type":"prefill","#
-                + #""prefill_tokens_in_flight":512,"decode_tokens_in_flight":0},"#
-                + #"{"kv_cache_percentage":1,"input_token_length":100,"num_request_waiting":0,"#
-                + #""num_request_running":0,"num_tokens_generated":1,"prefix_cache_score":0,"#
-                + #""encoder_input_size":0,"encoder_matched_size":0,"pod_type":"decode","#
-                + #""prefill_tokens_in_flight":0,"decode_tokens_in_flight":0}]}"#)
+        let expected: [String] = [
+            #"{"requests":["#,
+            #"{"kv_cache_percentage":0.25,"input_token_length":100,"num_request_waiting":2,"#,
+            #""num_request_running":3,"num_tokens_generated":1,"prefix_cache_score":0.75,"#,
+            #""encoder_input_size":0,"encoder_matched_size":0,"pod_type":"prefill","#,
+            #""prefill_tokens_in_flight":512,"decode_tokens_in_flight":0},"#,
+            #"{"kv_cache_percentage":1,"input_token_length":100,"num_request_waiting":0,"#,
+            #""num_request_running":0,"num_tokens_generated":1,"prefix_cache_score":0,"#,
+            #""encoder_input_size":0,"encoder_matched_size":0,"pod_type":"decode","#,
+            #""prefill_tokens_in_flight":0,"decode_tokens_in_flight":0}]}"#,
+        ]
+        #expect(text(question) == expected.joined())
         // Without a label no role is told.
         #expect(
             try !text(self.producer().question(about: [0], in: context)).contains("pod_type"))
@@ -178,19 +179,23 @@ import Testing
         let parts = text(question).components(separatedBy: #","timestamp":""#)
         #expect(parts.count == 3)
         // Of who computes the prompt.
-        #expect(
-            parts[0] == #"{"entries":[{"kv_cache_percentage":0.25,"input_token_length":100,"#
-                + #""num_request_waiting":2,"num_request_running":3,"num_tokens_generated":0,"#
-                + #""actual_ttft_ms":50,"actual_tpot_ms":0,"prefix_cache_score":0.75,"#
-                + #""encoder_input_size":0,"encoder_matched_size":0,"#
-                + #""prefill_tokens_in_flight":512,"decode_tokens_in_flight":0"#)
+        let prefill: [String] = [
+            #"{"entries":[{"kv_cache_percentage":0.25,"input_token_length":100,"#,
+            #""num_request_waiting":2,"num_request_running":3,"num_tokens_generated":0,"#,
+            #""actual_ttft_ms":50,"actual_tpot_ms":0,"prefix_cache_score":0.75,"#,
+            #""encoder_input_size":0,"encoder_matched_size":0,"#,
+            #""prefill_tokens_in_flight":512,"decode_tokens_in_flight":0"#,
+        ]
+        #expect(parts[0] == prefill.joined())
         // Of who generates: 200 ms for four tokens more.
-        #expect(
-            parts[1].drop { $0 != "{" } == #"{"kv_cache_percentage":1,"input_token_length":100,"#
-                + #""num_request_waiting":0,"num_request_running":0,"num_tokens_generated":0,"#
-                + #""actual_ttft_ms":0,"actual_tpot_ms":50,"prefix_cache_score":0,"#
-                + #""encoder_input_size":0,"encoder_matched_size":0,"#
-                + #""prefill_tokens_in_flight":0,"decode_tokens_in_flight":0"#)
+        let decode: [String] = [
+            #"{"kv_cache_percentage":1,"input_token_length":100,"#,
+            #""num_request_waiting":0,"num_request_running":0,"num_tokens_generated":0,"#,
+            #""actual_ttft_ms":0,"actual_tpot_ms":50,"prefix_cache_score":0,"#,
+            #""encoder_input_size":0,"encoder_matched_size":0,"#,
+            #""prefill_tokens_in_flight":0,"decode_tokens_in_flight":0"#,
+        ]
+        #expect(String(parts[1].drop { $0 != "{" }) == decode.joined())
         #expect(parts[2].count == #"2026-01-01T00:00:00.000Z"}]}"#.count)
         #expect(producer.takeTraining() == nil)
     }
@@ -297,15 +302,15 @@ import Testing
         expect(scorer.scores(in: context), [0.25, 0.25, 0.25])
         let question = try #require(scorer.question(about: [0, 1], in: context))
         #expect(question.path == "/v1/score")
-        #expect(
-            String(decoding: question.body, as: UTF8.self)
-                == #"{"model":"m","target_model":"m","prompt_tokens":40,"priority":0,"endpoints":["#
-                + #"{"name":"e0","address":"10.0.0.0:8000","labels":{"a":"b"},"waiting":1,"#
-                + #""running":0,"kv_usage":0.0,"in_flight":0,"prefill_tokens_in_flight":0,"#
-                + #""cached_tokens":0},"#
-                + #"{"name":"e1","address":"10.0.0.1:8000","labels":{},"waiting":0,"running":0,"#
-                + #""kv_usage":0.0,"in_flight":0,"prefill_tokens_in_flight":0,"cached_tokens":32}]}"#
-        )
+        let expected: [String] = [
+            #"{"model":"m","target_model":"m","prompt_tokens":40,"priority":0,"endpoints":["#,
+            #"{"name":"e0","address":"10.0.0.0:8000","labels":{"a":"b"},"waiting":1,"#,
+            #""running":0,"kv_usage":0.0,"in_flight":0,"prefill_tokens_in_flight":0,"#,
+            #""cached_tokens":0},"#,
+            #"{"name":"e1","address":"10.0.0.1:8000","labels":{},"waiting":0,"running":0,"#,
+            #""kv_usage":0.0,"in_flight":0,"prefill_tokens_in_flight":0,"cached_tokens":32}]}"#,
+        ]
+        #expect(String(decoding: question.body, as: UTF8.self) == expected.joined())
         context.request.findings["subject"] = scorer.finding(
             .answered(status: 200, body: Array(#"{"scores":[1,0.5]}"#.utf8)), about: [0, 1])
         expect(scorer.scores(in: context), [1, 0.5, 0.25])

@@ -18,6 +18,7 @@ final class Load: Sendable {
         var leftToStart: Int
         var leftToEnd: Int
         var problem: String?
+        var latencies: [Duration] = []
     }
 
     private let client: HTTPClient
@@ -33,10 +34,12 @@ final class Load: Sendable {
         state = Mutex(State(leftToStart: count, leftToEnd: count))
     }
 
-    /// Sends `count` requests and waits for all answers, a minute at most.
+    /// Sends `count` requests and waits for all answers, a minute at most. Returns the median of the
+    /// times from a request to the end of its answer.
+    @discardableResult
     static func run(
         _ shape: Shape, count: Int, to port: UInt16, through client: HTTPClient
-    ) throws {
+    ) throws -> Duration {
         let load = Load(shape, count: count, port: port, through: client)
         client.loop.execute {
             for _ in 0..<shape.concurrentCount { load.startOne() }
@@ -47,6 +50,7 @@ final class Load: Sendable {
         if let problem = load.state.withLock(\.problem) {
             throw PerfError("port \(port): \(problem)")
         }
+        return load.state.withLock { $0.latencies.sorted()[count / 2] }
     }
 
     fileprivate func startOne() {
@@ -64,8 +68,10 @@ final class Load: Sendable {
             delegate: Answer(of: self))
     }
 
-    fileprivate func ended(status: Int, byteCount: Int, _ error: NetError?) {
+    fileprivate func ended(_ answer: Answer, _ error: NetError?) {
+        let (status, byteCount) = (answer.status, answer.byteCount)
         let isOver = state.withLock { state in
+            state.latencies.append(MonotonicTime.now - answer.startedAt)
             state.leftToEnd -= 1
             if let error {
                 state.problem = "\(error)"
@@ -79,9 +85,10 @@ final class Load: Sendable {
 }
 
 private final class Answer: ClientExchangeDelegate {
+    let startedAt = MonotonicTime.now
+    private(set) var status = 0
+    private(set) var byteCount = 0
     private let load: Load
-    private var status = 0
-    private var byteCount = 0
 
     init(of load: Load) {
         self.load = load
@@ -96,10 +103,10 @@ private final class Answer: ClientExchangeDelegate {
     }
 
     func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {
-        load.ended(status: status, byteCount: byteCount, nil)
+        load.ended(self, nil)
     }
 
     func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
-        load.ended(status: status, byteCount: byteCount, error)
+        load.ended(self, error)
     }
 }

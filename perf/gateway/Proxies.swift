@@ -9,7 +9,7 @@ struct Proxy {
     var port: UInt16
 }
 
-/// `llmd gateway`, which weighs the load of the engines.
+/// `llmd gateway` with upstream's default profile: queue, KV cache and the approximate prefix.
 func startGateway(_ engines: [SocketAddress]) throws -> Proxy {
     let ports = try freePorts(2)
     let endpoints = engines.enumerated().flatMap { index, engine in
@@ -17,8 +17,9 @@ func startGateway(_ engines: [SocketAddress]) throws -> Proxy {
     }
     let process = try MeasuredProcess.llmd(
         [
-            "gateway", "--host", "127.0.0.1", "--policy", "load", "--port", "\(ports[0])",
-            "--metrics-port", "\(ports[1])",
+            "gateway", "--host", "127.0.0.1", "--port", "\(ports[0])",
+            "--metrics-port", "\(ports[1])", "--config-text",
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig",
         ] + endpoints)
     return Proxy(name: "llmd gateway", process: process, port: ports[0])
 }
@@ -72,6 +73,8 @@ private func startEnvoy(_ engines: [SocketAddress]) throws -> Proxy? {
     return Proxy(name: "Envoy", process: process, port: port)
 }
 
+let sglang = "sglang-router, cache_aware"
+
 private func startSGLang(_ engines: [SocketAddress]) throws -> Proxy? {
     let program = "\(peers)/python/bin/smg"
     guard isInstalled(program) else { return nil }
@@ -82,7 +85,7 @@ private func startSGLang(_ engines: [SocketAddress]) throws -> Proxy? {
             "launch", "--policy", "cache_aware", "--host", "127.0.0.1", "--port", "\(ports[0])",
             "--prometheus-port", "\(ports[1])", "--log-level", "error", "--worker-urls",
         ] + engines.map { "http://\($0)" }, listeningOn: ports[0])
-    return Proxy(name: "sglang-router, cache_aware", process: process, port: ports[0])
+    return Proxy(name: sglang, process: process, port: ports[0])
 }
 
 /// Those that `perf/peers` installed.

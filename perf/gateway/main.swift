@@ -12,6 +12,8 @@ import PerfSupport
 private let unary = Load.Shape(
     path: "/v1/chat/completions", body: Engines.chat(textBytes: 4 << 10),
     answerBytes: Engines.answer.utf8.count, concurrentCount: 16)
+private let alone = Load.Shape(
+    path: unary.path, body: unary.body, answerBytes: unary.answerBytes, concurrentCount: 1)
 private let streamed = Load.Shape(
     path: "/v1/completions", body: Engines.streamedCompletion,
     answerBytes: Engines.event.count * Engines.eventCount, concurrentCount: 64)
@@ -20,7 +22,8 @@ private let streamed = Load.Shape(
 private func waitForAnswers(of proxy: Proxy, through client: HTTPClient) throws {
     for attempt in 1... {
         do {
-            return try Load.run(unary, count: 1, to: proxy.port, through: client)
+            try Load.run(unary, count: 1, to: proxy.port, through: client)
+            return
         } catch {
             guard attempt < 100 else { throw PerfError("\(proxy.name): \(error)") }
             usleep(100_000)
@@ -34,9 +37,12 @@ private func measure() throws {
     let peers = try startPeers(engines)
     let proxies = [try startGateway(engines), try startFloor(engines)] + peers
     for proxy in proxies { try waitForAnswers(of: proxy, through: client) }
-    for (name, unit, shape, count, parts) in [
-        ("chat of 4 KiB", "us/request", unary, 1000, 1),
-        ("event of a streamed answer", "us/event", streamed, 64, Engines.eventCount),
+    for (name, unit, shape, count, parts, goals) in [
+        ("chat of 4 KiB", "us/request", unary, 1000, 1, ["Envoy": 0.6, sglang: 0.4]),
+        (
+            "event of a streamed answer", "us/event", streamed, 64, Engines.eventCount,
+            ["Envoy": 0.75]
+        ),
     ] {
         let figures = try measureCPUTime(
             proxies.map { proxy in
@@ -49,9 +55,33 @@ private func measure() throws {
         for rival in rivals.isEmpty ? [nil] : rivals.map(Optional.some) {
             try Row(
                 suite: "gateway", name: name, metric: "CPU time", unit: unit, ours: figures[0],
-                peer: rival, floor: figures[1].median
+                peer: rival, floor: figures[1].median,
+                goal: rival.flatMap { goals[$0.0] }.map { .ratioToPeer(atMost: $0) }
             ).print()
         }
+    }
+    try measureAddedLatency(proxies, engines[0], client)
+}
+
+/// What a proxy adds to the median time of a request that is alone.
+private func measureAddedLatency(
+    _ proxies: [Proxy], _ engine: SocketAddress, _ client: HTTPClient
+) throws {
+    var added = [[Double]](repeating: [], count: proxies.count)
+    for _ in 0..<9 {
+        let direct = try Load.run(alone, count: 200, to: engine.port, through: client)
+        for (index, proxy) in proxies.enumerated() {
+            let time = try Load.run(alone, count: 200, to: proxy.port, through: client)
+            added[index].append((time - direct) / .microseconds(1))
+        }
+    }
+    let figures = added.map(Measurement.init(rounds:))
+    for (proxy, figure) in zip(proxies, figures).dropFirst(2) {
+        try Row(
+            suite: "gateway", name: "chat of 4 KiB, alone", metric: "added p50", unit: "us",
+            ours: figures[0], peer: (proxy.name, figure.median), floor: figures[1].median,
+            goal: proxy.name == sglang ? .ratioToPeer(atMost: 1) : nil
+        ).print()
     }
 }
 

@@ -71,7 +71,7 @@ private final class ScrapingRouter {
         let expected = Double(engineCount) * (since / interval)
         defer { scrapesBefore = scrapes }
         guard scrapesBefore == 0 || scrapes - scrapesBefore > 0.9 * expected else {
-            throw PerfError("\(scrapes - scrapesBefore) scrapes, not \(expected)")
+            throw tooSlow(Int(scrapes - scrapesBefore), of: Int(expected))
         }
     }
 }
@@ -128,6 +128,11 @@ private func measure() throws {
     }
 }
 
+/// A rate that was not kept cannot be measured.
+private func tooSlow(_ pages: Int, of expected: Int) -> PerfError {
+    PerfError("only \(pages) of \(expected) pages: the machine is too busy, or the engines are")
+}
+
 private func beFloor(_ ports: [UInt16]) throws {
     FileHandle.standardOutput.write(Data("ready\n".utf8))
     let expected = engineCount * Int(roundTime / interval)
@@ -135,7 +140,7 @@ private func beFloor(_ ports: [UInt16]) throws {
         let pages = csf_scrape(
             ports, ports.count, Int32(interval / .milliseconds(1)),
             Int32(roundTime / .milliseconds(1)))
-        guard pages >= expected * 9 / 10 else { throw PerfError("\(pages) pages") }
+        guard pages >= expected * 9 / 10 else { throw tooSlow(Int(pages), of: expected) }
         FileHandle.standardOutput.write(Data("done\n".utf8))
     }
 }

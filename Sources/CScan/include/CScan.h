@@ -69,7 +69,7 @@ typedef enum cs_json_kind {
     CS_JSON_FALSE,
     CS_JSON_TRUE,
     CS_JSON_INTEGER,  /* digits with or without '-', of any length */
-    CS_JSON_INTEGERS, /* as many as possible in a row in an array: text, commas included, and number */
+    CS_JSON_INTEGERS, /* all in a row in an array, commas included; tells their number */
     CS_JSON_REAL,
     CS_JSON_STRING,         /* its bytes are its value */
     CS_JSON_ESCAPED_STRING, /* holds escapes */

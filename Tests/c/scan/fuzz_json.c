@@ -6,7 +6,8 @@ static void read_all(const struct scan *scan, const uint8_t *text)
     const cs_json_token *tokens = scan->tape.tokens;
     for (uint32_t i = 0; i < scan->tape.count; i++) {
         cs_json_token token = tokens[i];
-        uint32_t size = token.end_bytes - token.start_bytes, next = cs_json_next_of(tokens, i), bad = 0;
+        uint32_t size = token.end_bytes - token.start_bytes, bad = 0;
+        uint32_t next = cs_json_next_of(tokens, i);
         CHECK(token.end_bytes > token.start_bytes && next > i && next <= scan->tape.count,
               "token %u", i);
         cs_json_kind kind = cs_json_kind_of(token);
