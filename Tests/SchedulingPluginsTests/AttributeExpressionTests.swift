@@ -90,7 +90,8 @@ private let paths = [
     @Test(arguments: [
         ("usage.prompt_tokens % 2", "uses %", "                    ^"),
         ("size(usage) + 1", "uses 'size'", "^"),
-        ("usage.prompt_tokens + usage.complete_tokens", "completion_tokens", "^"),
+        ("usage.complete_tokens + 1", "completion_tokens", "^"),
+        ("1 + usage.complete_tokens", "completion_tokens", "    ^"),
         ("usage['a']", "calls or indexes 'usage'", "     ^"),
         ("usage", "reads 'usage'", "^"),
         ("1 + true", "has true or false where a number is wanted", "    ^"),
