@@ -96,7 +96,7 @@ let package = Package(
         room("FlowControl", ["Configuration", "Core"], settings: safe),
         room(
             "SchedulingPlugins",
-            ["Configuration", "Core", "Hashing", "KVIndex", "Scheduling"]),
+            ["Configuration", "Core", "Hashing", "KVIndex", "Scan", "Scheduling", "Telemetry"]),
         room("Replay", ["Configuration", "Core", "Scan", "Scheduling", "Telemetry"]),
         room(
             "ModelServers", ["Configuration", "Core", "Net", "Scan", "Telemetry", logging]),
@@ -107,7 +107,8 @@ let package = Package(
                 "Scheduling", "Telemetry",
             ]),
         room("Relay", ["Core", "Net", "Telemetry"]),
-        room("ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Telemetry"]),
+        room(
+            "ExtProc", ["Core", "Net", "Relay", "RequestPipeline", "Scheduling", "Telemetry"]),
         room(
             "Gateway",
             [
@@ -136,8 +137,8 @@ let package = Package(
                 argumentParser, logging, "Bench", "Configuration", "Core", "ExtProc", "FlowControl",
                 "Gateway", "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging",
                 "ModelServers", "Net",
-                "Replay", "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins", "Sidecar",
-                "Simulator", "Stack", "Telemetry",
+                "Relay", "Replay", "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins",
+                "Sidecar", "Simulator", "Stack", "Telemetry",
             ],
             swiftSettings: strict),
 
@@ -212,7 +213,7 @@ let package = Package(
             of: "Gateway",
             [
                 "Configuration", "Core", "FlowControl", "LoopbackSupport", "ModelServers", "Net",
-                "RequestPipeline", "Scheduling",
+                "Relay", "RequestPipeline", "Scheduling",
                 "SchedulingPlugins", "Telemetry",
             ]),
         tests(of: "FlowControl", ["Configuration", "Core"]),

@@ -16,6 +16,8 @@ package final class ExtProcSession {
         case proceed
         /// Find the tokens of the prompt; the answer goes to ``tokenized(_:to:)``.
         case tokenize(TokenizeRequest)
+        /// Ask a service; the answer goes to ``consulted(_:to:)``.
+        case consult(ServiceQuestion)
         /// End the call.
         case end(GRPCStatus)
     }
@@ -72,6 +74,14 @@ package final class ExtProcSession {
     ) -> Action {
         guard state == .deciding, let request else { return .proceed }
         return perform(request.tokenized(result), to: &writer)
+    }
+
+    /// The answer to ``Action/consult(_:)``.
+    package func consulted(
+        _ outcome: ServiceOutcome, to writer: inout ProcessingResponseWriter
+    ) -> Action {
+        guard state == .deciding, let request else { return .proceed }
+        return perform(request.consulted(outcome), to: &writer)
     }
 
     /// The ticket that nobody listens to, to be asked for after every action. When it calls,
@@ -139,19 +149,23 @@ package final class ExtProcSession {
             if endOfStream { finish() }
         case (.responseBody(let bytes, let endOfStream), .responding):
             request?.responseBody(bytes)
+            let attributes = endOfStream ? request?.reportedAttributes ?? [] : []
             if let request, request.rewritesResponse {
                 var body: [UInt8] = []
                 body.reserveCapacity(bytes.count + 256)
                 request.rewriteResponse(bytes) { body.append(contentsOf: $0) }
                 if endOfStream { request.finishResponse { body.append(contentsOf: $0) } }
-                body.withUnsafeBytes { writer.body(.response, $0, endOfStream: endOfStream) }
+                body.withUnsafeBytes {
+                    writer.body(
+                        .response, $0, endOfStream: endOfStream, attributes: attributes)
+                }
             } else {
-                writer.body(.response, bytes, endOfStream: endOfStream)
+                writer.body(.response, bytes, endOfStream: endOfStream, attributes: attributes)
             }
             if endOfStream { finish() }
         case (.responseTrailers, .responding):
             request?.finishResponse { writer.body(.response, $0, endOfStream: false) }
-            writer.trailers(.response)
+            writer.trailers(.response, attributes: request?.reportedAttributes ?? [])
             finish()
         // After a response of the router's own, or of the data plane's, parts of the request may
         // still be on their way.
@@ -192,6 +206,9 @@ package final class ExtProcSession {
         case .tokenize(let question):
             state = .deciding
             return .tokenize(question)
+        case .consult(let question):
+            state = .deciding
+            return .consult(question)
         case .route(let decision):
             state = .awaitingResponse
             route(decision, to: &writer)

@@ -12,7 +12,8 @@ final class ExtProcStream: ServerExchangeDelegate {
     private let metrics: StreamMetrics
     private let began = MonotonicTime.now
     private var reader: GRPCFrameReader
-    private var tokenizing: BufferedRequest?
+    /// A question that must be answered before the decision.
+    private var asking: BufferedRequest?
     private var isWritable = true
     private var status: GRPCStatus?
 
@@ -51,7 +52,7 @@ final class ExtProcStream: ServerExchangeDelegate {
     }
 
     func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
-        tokenizing?.cancel()
+        asking?.cancel()
         // Envoy resets its streams when it is done with them.
         let isComplete = session.isComplete
         session.closed()
@@ -64,6 +65,7 @@ final class ExtProcStream: ServerExchangeDelegate {
         switch action {
         case .proceed: break
         case .tokenize(let question): tokenize(question)
+        case .consult(let question): consult(question)
         case .end(let status): end(status)
         }
         listen()
@@ -79,14 +81,21 @@ final class ExtProcStream: ServerExchangeDelegate {
     private func tokenize(_ question: TokenizeRequest) {
         let head = HTTPRequestHead(
             method: "POST", target: question.path, headers: ["content-type": "application/json"])
-        tokenizing = BufferedRequest(
+        asking = BufferedRequest(
             head, to: question.engines, body: question.body, through: loop.client,
             maximumResponseBytes: question.maximumResponseBytes, timeout: question.timeout
         ) { [unowned self] result in
-            tokenizing = nil
+            asking = nil
             let tokens = result.mapError { APIError(upstream: $0) }
                 .flatMap { TokenizeRequest.tokens(status: $0.status, body: $0.body) }
             perform(session.tokenized(tokens, to: &loop.writer))
+        }
+    }
+
+    private func consult(_ question: ServiceQuestion) {
+        asking = BufferedRequest(question, through: loop.client) { [unowned self] outcome in
+            asking = nil
+            perform(session.consulted(outcome, to: &loop.writer))
         }
     }
 

@@ -1,5 +1,6 @@
 package import Core
 internal import Net
+package import Scheduling
 
 /// Writes messages to the data plane (`envoy.service.ext_proc.v3.ProcessingResponse`), each as a
 /// gRPC frame, one after the other into a buffer that is kept from call to call.
@@ -47,23 +48,28 @@ package struct ProcessingResponseWriter {
     }
 
     /// The answer to a body: `body` in chunks of ``maximumChunkBytes``, at least one, of which
-    /// the last ends the stream if `endOfStream`.
+    /// the last ends the stream if `endOfStream`, and tells the `attributes`.
     package mutating func body(
-        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool
+        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool,
+        attributes: [ReportedAttribute] = []
     ) {
         var start = 0
         repeat {
             let end = min(start + Self.maximumChunkBytes, body.count)
             chunk(
                 side, UnsafeRawBufferPointer(rebasing: body[start..<end]),
-                endOfStream: endOfStream && end == body.count)
+                endOfStream: endOfStream && end == body.count,
+                attributes: end == body.count ? attributes : [])
             start = end
         } while start < body.count
     }
 
     /// The answer to trailers: nothing changed.
-    package mutating func trailers(_ side: Side) {
-        writer.frame { $0.head(side.trailersField, count: 0) }
+    package mutating func trailers(_ side: Side, attributes: [ReportedAttribute] = []) {
+        writer.frame { writer in
+            writer.head(side.trailersField, count: 0)
+            Self.metadata(attributes, to: &writer)
+        }
     }
 
     /// Ends the exchange with a response of the router's own.
@@ -82,7 +88,8 @@ package struct ProcessingResponseWriter {
     /// BodyResponse{response=1: CommonResponse{body_mutation=3: BodyMutation{
     /// streamed_response=3: StreamedBodyResponse{body=1, end_of_stream=2}}}}.
     private mutating func chunk(
-        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool
+        _ side: Side, _ body: UnsafeRawBufferPointer, endOfStream: Bool,
+        attributes: [ReportedAttribute]
     ) {
         let streamed =
             (body.isEmpty ? 0 : ProtobufWriter.fieldBytes(body.count)) + (endOfStream ? 2 : 0)
@@ -95,6 +102,31 @@ package struct ProcessingResponseWriter {
             writer.head(3, count: streamed)
             if !body.isEmpty { writer.data(1, body) }
             if endOfStream { writer.unsigned(2, 1) }
+            Self.metadata(attributes, to: &writer)
+        }
+    }
+
+    /// dynamic_metadata=8: a Struct with a Struct for each namespace.
+    private static func metadata(
+        _ attributes: [ReportedAttribute], to writer: inout ProtobufWriter
+    ) {
+        guard !attributes.isEmpty else { return }
+        writer.message(8) { fields in
+            for namespace in Set(attributes.map(\.namespace)).sorted() {
+                fields.message(1) { entry in
+                    entry.string(1, namespace)
+                    entry.message(2) { value in
+                        value.message(5) { inner in
+                            for attribute in attributes where attribute.namespace == namespace {
+                                inner.message(1) { innerEntry in
+                                    innerEntry.string(1, attribute.name)
+                                    innerEntry.message(2) { $0.double(2, attribute.value) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 

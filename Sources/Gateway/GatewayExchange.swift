@@ -14,7 +14,8 @@ final class GatewayExchange {
     private let admission: Admission
     private let visit: Visit?
     private var bodyDeadline: Timer?
-    private var tokenizing: BufferedRequest?
+    /// A question that must be answered before the decision.
+    private var asking: BufferedRequest?
     private var decision: Decision?
 
     init(
@@ -41,6 +42,7 @@ final class GatewayExchange {
         switch step {
         case .more, .wait: break
         case .tokenize(let question): tokenize(question)
+        case .consult(let question): consult(question)
         case .route(let decision): send(decision)
         case .answer(let response):
             exchange.respond(
@@ -68,15 +70,22 @@ final class GatewayExchange {
     private func tokenize(_ question: TokenizeRequest) {
         let head = HTTPRequestHead(
             method: "POST", target: question.path, headers: ["content-type": "application/json"])
-        tokenizing = BufferedRequest(
+        asking = BufferedRequest(
             head, to: question.engines, body: question.body, through: client,
             maximumResponseBytes: question.maximumResponseBytes, timeout: question.timeout
         ) { [unowned self] result in
-            tokenizing = nil
+            asking = nil
             perform(
                 session.tokenized(
                     result.mapError { APIError(upstream: $0) }
                         .flatMap { TokenizeRequest.tokens(status: $0.status, body: $0.body) }))
+        }
+    }
+
+    private func consult(_ question: ServiceQuestion) {
+        asking = BufferedRequest(question, through: client) { [unowned self] outcome in
+            asking = nil
+            perform(session.consulted(outcome))
         }
     }
 
@@ -119,7 +128,7 @@ extension GatewayExchange: ServerExchangeDelegate {
 
     func exchangeClosed(_ exchange: ServerExchange, _ reason: ExchangeEnd) {
         bodyDeadline?.cancel()
-        tokenizing?.cancel()
+        asking?.cancel()
         relay.cancel()
         // Counts only if nothing else ended the request before.
         session.completed(.clientGone)

@@ -31,6 +31,7 @@ public final class RequestSession {
         case receiving
         case waiting
         case tokenizing
+        case consulting
         case routed
         case ended
     }
@@ -52,6 +53,8 @@ public final class RequestSession {
     /// What to ask an engine for the prompt's token ids with, until it was asked.
     private var renderBody: [UInt8]?
     private var ticket: FlowTicket?
+    /// What services are yet to be asked, the next one last.
+    private var inquiries: [Inquiry] = []
 
     private var placement: Placement?
     /// What plugins are told at the end of the last decision; nil if none asks.
@@ -148,7 +151,18 @@ public final class RequestSession {
         case .failure:
             router.metrics.tokenizeFailures.increment()
         }
-        return decide()
+        return consult()
+    }
+
+    /// The answer to ``Step/consult(_:)``. After a failure the request is decided without it.
+    public func consulted(_ outcome: ServiceOutcome) -> Step {
+        guard state == .consulting, let inquiry = inquiries.popLast(), var request else {
+            return .more
+        }
+        if case .answered(200, _) = outcome {} else { router.metrics.consultFailures.increment() }
+        inquiry.end(outcome, for: &request)
+        self.request = request
+        return askNext()
     }
 
     /// The endpoint of the last decision could not be connected to, and nothing of a response was
@@ -182,6 +196,7 @@ public final class RequestSession {
     ) -> [HeaderMutation] {
         guard state == .routed else { return [] }
         self.status = status
+        routed?.status = status
         settle()
         placement?.endPrefill()
         if let server, let target = placement?.target, target.endpoint.server.address != server,
@@ -202,7 +217,10 @@ public final class RequestSession {
         _ bytes: UnsafeRawBufferPointer, now: @autoclosure () -> MonotonicTime = .now
     ) {
         guard state == .routed, !bytes.isEmpty else { return }
-        if firstByteAt == nil { firstByteAt = now() }
+        if firstByteAt == nil {
+            firstByteAt = now()
+            routed?.firstByteAt = firstByteAt
+        }
         usage?.append(bytes)
     }
 
@@ -233,12 +251,19 @@ public final class RequestSession {
         }
     }
 
+    /// What the data plane is told at the end of the response.
+    public var reportedAttributes: [ReportedAttribute] {
+        guard state == .routed, router.scheduler.reportsAttributes else { return [] }
+        return router.scheduler.attributes(of: tokenUsage)
+    }
+
     /// The request is over. Only the first call counts.
     public func completed(_ outcome: RequestOutcome, now: MonotonicTime = .now) {
         guard state == .routed else {
             // Counted as understood, and gone before it went anywhere.
-            if state == .tokenizing || state == .waiting { metrics?.error(499) }
+            if [.tokenizing, .consulting, .waiting].contains(state) { metrics?.error(499) }
             state = .ended
+            abandonInquiries()
             leaveFlow(now: now)
             return
         }
@@ -246,6 +271,7 @@ public final class RequestSession {
         if case .failed(let error) = outcome, [502, 504].contains(error.status) {
             placement?.target.requestAnswered(isFailure: true, at: now)
         }
+        if case .finished = outcome { routed?.completedAt = now }
         release()
         state = .ended
         leaveFlow(now: now)
@@ -306,9 +332,31 @@ public final class RequestSession {
     private func proceed() -> Step {
         guard let body = renderBody.take(), let request, let path = api?.renderPath,
             let question = router.tokenizeRequest(for: request, path: path, body: body)
-        else { return decide() }
+        else { return consult() }
         state = .tokenizing
         return .tokenize(question)
+    }
+
+    /// Asks the services that plugins go by, one after the other, then decides.
+    private func consult() -> Step {
+        guard router.scheduler.inquires, let request else { return decide() }
+        inquiries = router.withDesk { desk in
+            lay(request, on: desk, at: .now)
+            defer { desk.clear() }
+            return router.scheduler.inquiries(about: &desk.cycle).reversed()
+        }
+        return askNext()
+    }
+
+    private func askNext() -> Step {
+        guard let inquiry = inquiries.last else { return decide() }
+        state = .consulting
+        return .consult(inquiry.question)
+    }
+
+    private func abandonInquiries() {
+        for inquiry in inquiries { inquiry.abandon() }
+        inquiries = []
     }
 
     private func decide() -> Step {
@@ -316,12 +364,7 @@ public final class RequestSession {
         let began = MonotonicTime.now
         do {
             let decision = try router.withDesk { (desk) throws(APIError) in
-                let serving = desk.snapshot.endpointIDs(serving: request.targetModel)
-                desk.lay(request, at: began) { member in
-                    !failed.contains(member.endpoint.id)
-                        && (serving?.contains(member.endpoint.id) ?? true)
-                        && (subset?.contains(member.endpoint.server.address) ?? true)
-                }
+                lay(request, on: desk, at: began)
                 defer { desk.clear() }
                 return try decide(request, since: began, over: desk.snapshot, in: &desk.cycle)
             }
@@ -330,6 +373,15 @@ public final class RequestSession {
             return .route(decision)
         } catch {
             return reject(error)
+        }
+    }
+
+    private func lay(_ request: SchedulingRequest, on desk: Desk, at now: MonotonicTime) {
+        let serving = desk.snapshot.endpointIDs(serving: request.targetModel)
+        desk.lay(request, at: now) { member in
+            !failed.contains(member.endpoint.id)
+                && (serving?.contains(member.endpoint.id) ?? true)
+                && (subset?.contains(member.endpoint.server.address) ?? true)
         }
     }
 
@@ -389,6 +441,7 @@ public final class RequestSession {
 
     private func reject(_ error: APIError) -> Step {
         state = .ended
+        abandonInquiries()
         leaveFlow(now: .now)
         (metrics ?? router.metrics.model(model)).error(error.status)
         return .reject(error.shaped(as: errorShape))

@@ -8,6 +8,8 @@ public import Telemetry
 public final class RouterMetrics: Sendable {
     /// Prompts whose token ids no engine told.
     let tokenizeFailures: Counter
+    /// Questions to services that went without a good answer.
+    let consultFailures: Counter
 
     private static let maximumNameBytes = 256
 
@@ -22,6 +24,9 @@ public final class RouterMetrics: Sendable {
         tokenizeFailures = registry.counter(
             "llmd_router_tokenize_failures_total",
             "Text prompts that were routed without prefix matching for want of their token ids.")
+        consultFailures = registry.counter(
+            "llmd_router_consult_failures_total",
+            "Requests that were decided without the answer of a service that was asked.")
         scheduling = registry.histogram(
             "llm_d_epp_scheduler_e2e_duration_seconds",
             "Time from a parsed request to a decision.", bounds: Buckets.schedulingSeconds)

@@ -7,6 +7,8 @@ public enum Step: Sendable {
     case more
     /// The token ids of the prompt, by ``RequestSession/tokenized(_:)``.
     case tokenize(TokenizeRequest)
+    /// The answer of a service, by ``RequestSession/consulted(_:)``.
+    case consult(ServiceQuestion)
     /// The request waits for its turn. It is told by ``RequestSession/unheardTicket``.
     case wait
     /// The request goes to an endpoint. ``RequestSession/completed(_:)`` must follow.

@@ -18,6 +18,14 @@ public struct RoutedRequest: Sendable {
     public var prefill: Endpoint?
     /// The name of that profile.
     public var prefillProfile: String
+    /// Whether the response comes token by token.
+    public var isStreaming: Bool
+    /// The status of the response; nil before its head.
+    public var status: Int?
+    /// When the first byte of the response's body came; nil before.
+    public var firstByteAt: MonotonicTime?
+    /// When the response was complete; nil if it is not, or never will be.
+    public var completedAt: MonotonicTime?
 
     /// Keeps what a response may be asked for.
     public init(
@@ -31,6 +39,7 @@ public struct RoutedRequest: Sendable {
         endpoint = endpoints[result.primary[0].index]
         prefill = result.prefill.first.map { endpoints[$0.index] }
         prefillProfile = result.prefillProfile
+        isStreaming = request.details.isStreaming
     }
 
     /// Who was picked by a profile, or where the request was sent if `profile` is nil or the

@@ -17,6 +17,8 @@ public final class Scheduler: Sendable {
     private let admitters: [any Admitter]
     private let preRequests: [any PreRequest]
     private let observers: [any ResponseObserver]
+    private let inquirers: [any Inquirer]
+    private let reporters: [any ResponseReporter]
 
     /// Puts plugins together; `plugins` are all of the configuration, in their order. `parsers` say
     /// what requests are, in their order; without one every body is left unread.
@@ -33,6 +35,8 @@ public final class Scheduler: Sendable {
         admitters = plugins.compactMap { $0 as? any Admitter }
         preRequests = plugins.compactMap { $0 as? any PreRequest }
         observers = plugins.compactMap { $0 as? any ResponseObserver }
+        inquirers = plugins.compactMap { $0 as? any Inquirer }
+        reporters = plugins.compactMap { $0 as? any ResponseReporter }
         observesResponses = !observers.isEmpty
         promptNeeds = plugins.reduce(into: []) { $0.formUnion($1.promptNeeds) }
     }
@@ -51,6 +55,22 @@ public final class Scheduler: Sendable {
         for processor in processors {
             try processor.process(&request)
         }
+    }
+
+    /// Whether ``inquiries(about:)`` may find any.
+    public var inquires: Bool { !inquirers.isEmpty }
+
+    /// What to ask services before the decision about a request. The caller has set `context` and
+    /// `eligible`, and each inquiry must be ended.
+    public func inquiries(about cycle: inout SchedulingCycle) -> [Inquiry] {
+        guard !cycle.eligible.isEmpty else { return [] }
+        cycle.context.forgetFindings()
+        // What is wrong here is as wrong at the decision, which says so.
+        guard (try? screen(&cycle)) != nil else { return [] }
+        for producer in producers {
+            producer.produce(into: &cycle.context)
+        }
+        return inquirers.compactMap { Inquiry(of: $0, about: cycle.eligible, in: cycle.context) }
     }
 
     /// Runs screeners, producers, admitters and the profile handler. The caller has set `context`
@@ -137,6 +157,14 @@ public final class Scheduler: Sendable {
         }
         return headers
     }
+
+    /// What the data plane is told at the end of a response.
+    public func attributes(of usage: TokenUsage?) -> [ReportedAttribute] {
+        reporters.compactMap { $0.attribute(of: usage) }
+    }
+
+    /// Whether ``attributes(of:)`` may find any.
+    public var reportsAttributes: Bool { !reporters.isEmpty }
 
     /// Tells plugins that a request is at its endpoint no more.
     public func requestEnded(_ request: RoutedRequest, usage: TokenUsage?) {

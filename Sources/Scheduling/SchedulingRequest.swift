@@ -100,6 +100,8 @@ public struct SchedulingRequest {
     public var ttftObjective: Duration?
     /// How far apart tokens may be; nil: as they come.
     public var tpotObjective: Duration?
+    /// What plugins made of the answers of services, by their names, each for itself.
+    public var findings: [String: any Sendable] = [:]
 
     /// Makes a request.
     public init(

@@ -50,6 +50,7 @@ extension PluginRegistry {
         register(MMEmbeddingsCacheScorer.self)
         register(TopologyAffinityScorer.self)
         register(LatencyScorer.self)
+        register(RemoteScorer.self)
     }
 
     private mutating func registerDeciders() {
@@ -76,6 +77,8 @@ extension PluginRegistry {
         register(BurstPrefixCacheProducer.self)
         register(MMEmbeddingsCacheProducer.self)
         register(P2PSourceProducer.self)
+        register(PredictedLatencyProducer.self)
+        register(RequestAttributeReporter.self)
     }
 
     private mutating func registerParsers() {
@@ -87,9 +90,7 @@ extension PluginRegistry {
 
     /// What upstream has and this does not, with the reason.
     private mutating func refuseWhatIsNotHere() {
-        refuse("predicted-latency-producer", "asks a service that is no part of this")
         refuse("data-parallel-profile-handler", "is replaced by an endpoint for each rank")
-        refuse("request-attribute-reporter", "evaluates CEL expressions")
         refuse("disaggregatedset-rollout-screener", "needs the DisaggregatedSet resource")
         refuse("vllmgrpc-parser", "parses vLLM's gRPC API")
         refuse("sglanghttp-parser", "parses SGLang's own API")

@@ -98,6 +98,8 @@ struct RouterAssembly {
                 let read = try ReplicaIndexBackend.Configuration(parsing: section)
                 replicas.withLock { $0 = read }
             })
+        PredictedLatencyProducer.register(
+            in: &plugins, environment: ProcessInfo.processInfo.environment)
         plugins.reserve(FlowPolicy.types)
         let picker = try Self.configuration(options, plugins)
         let admission = try AdmissionConfiguration(picker)
@@ -121,6 +123,8 @@ struct RouterAssembly {
                 background.schedule(every: .milliseconds(20)) { flow.tick() }
             }
         }
+        LatencyTraining.start(
+            picker.plugins(as: PredictedLatencyProducer.self), on: background, registry: metrics)
         var scraping = ScraperConfiguration()
         scraping.interval = .milliseconds(options.refreshMetricsInterval)
         scraping.idleInterval = .milliseconds(options.idleMetricsInterval)

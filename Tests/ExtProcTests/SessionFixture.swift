@@ -102,6 +102,8 @@ final class Conversation {
     let session: ExtProcSession
     private var writer = ProcessingResponseWriter()
     private(set) var action = ExtProcSession.Action.proceed
+    /// The frames that the last event led to.
+    private(set) var frames: [UInt8] = []
 
     init(_ fixture: Fixture, ignoresSubset: Bool = false) {
         session = ExtProcSession(router: fixture.router, ignoresSubset: ignoresSubset)
@@ -144,6 +146,7 @@ final class Conversation {
     private func drain() throws -> [Response] {
         while session.hasOutgoingBody { session.writeBody(to: &writer) }
         defer { writer.removeAll() }
+        frames = writer.frames
         return try Response.all(in: writer.frames)
     }
 }
