@@ -94,6 +94,7 @@ struct cn_connection {
     bool is_ready;         /* clients: reported as connected */
     bool frees_stream;     /* HTTP/2: a stream ended since the last settle */
     int32_t awaited_head;  /* HTTP/2 servers: the stream that CN_WAIT_HEAD is about */
+    char peer[INET6_ADDRSTRLEN + 8]; /* host:port, or [host]:port; empty: not asked yet */
     uint32_t spoiled_count; /* HTTP/2 servers: requests that did not get their answer */
     uint64_t spoiled_ns;    /* and when the count was last lowered */
     bool resets;           /* the end must not look like the end of a body */

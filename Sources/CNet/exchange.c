@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "connection.h"
 
@@ -319,23 +320,34 @@ bool cn_exchange_is_h2(const cn_exchange *exchange)
     return exchange->stream != NULL;
 }
 
-size_t cn_exchange_peer(const cn_exchange *exchange, char *text, size_t text_bytes)
+/* Asked for with every request, and the same for all of a connection. */
+static void find_peer(cn_connection *connection)
 {
     struct sockaddr_storage address;
     int address_bytes = sizeof address;
     char host[INET6_ADDRSTRLEN];
-    if (uv_tcp_getpeername(&exchange->connection->tcp, (struct sockaddr *)&address,
-                           &address_bytes) != 0)
-        return 0;
-    int count = 0;
+    if (uv_tcp_getpeername(&connection->tcp, (struct sockaddr *)&address, &address_bytes) != 0)
+        return;
     if (address.ss_family == AF_INET) {
         const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;
         uv_ip4_name(v4, host, sizeof host);
-        count = snprintf(text, text_bytes, "%s:%u", host, ntohs(v4->sin_port));
+        snprintf(connection->peer, sizeof connection->peer, "%s:%u", host, ntohs(v4->sin_port));
     } else if (address.ss_family == AF_INET6) {
         const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address;
         uv_ip6_name(v6, host, sizeof host);
-        count = snprintf(text, text_bytes, "[%s]:%u", host, ntohs(v6->sin6_port));
+        snprintf(connection->peer, sizeof connection->peer, "[%s]:%u", host,
+                 ntohs(v6->sin6_port));
     }
-    return count > 0 && (size_t)count < text_bytes ? (size_t)count : 0;
+}
+
+size_t cn_exchange_peer(const cn_exchange *exchange, char *text, size_t text_bytes)
+{
+    cn_connection *connection = exchange->connection;
+    if (connection->peer[0] == 0)
+        find_peer(connection);
+    size_t count = strlen(connection->peer);
+    if (count >= text_bytes)
+        return 0;
+    memcpy(text, connection->peer, count + 1);
+    return count;
 }

@@ -9,7 +9,8 @@ struct Proxy {
     var port: UInt16
 }
 
-/// `llmd gateway` with upstream's default profile: queue, KV cache and the approximate prefix.
+/// `llmd gateway` with upstream's default profile: queue, KV cache and the approximate prefix. One
+/// loop, as the others have one worker.
 func startGateway(_ engines: [SocketAddress]) throws -> Proxy {
     let ports = try freePorts(2)
     let endpoints = engines.enumerated().flatMap { index, engine in
@@ -17,7 +18,7 @@ func startGateway(_ engines: [SocketAddress]) throws -> Proxy {
     }
     let process = try MeasuredProcess.llmd(
         [
-            "gateway", "--host", "127.0.0.1", "--port", "\(ports[0])",
+            "gateway", "--host", "127.0.0.1", "--loops", "1", "--port", "\(ports[0])",
             "--metrics-port", "\(ports[1])", "--config-text",
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig",
         ] + endpoints)

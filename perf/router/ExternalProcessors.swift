@@ -76,7 +76,7 @@ private func startRouter(
     }
     let process = try MeasuredProcess.llmd(
         [
-            "router", "--host", "127.0.0.1", "--no-secure-serving",
+            "router", "--host", "127.0.0.1", "--loops", "1", "--no-secure-serving",
             "--config-text", configuration, "--grpc-port", "\(ports[0])",
             "--grpc-health-port", "\(ports[1])", "--metrics-port", "\(ports[2])",
         ] + endpoints)
