@@ -15,8 +15,6 @@ import Telemetry
 /// Unchecked: everything is touched on that loop only; what crosses threads is the reference that
 /// the server's and the resolver's closures hold.
 public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
-    // Proof for the annotation: everything is touched on the loop alone.
-
     /// Where others connect to, with the real port.
     public private(set) var address: SocketAddress
 
