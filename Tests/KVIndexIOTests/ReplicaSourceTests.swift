@@ -178,6 +178,7 @@ import Testing
         teller.source.update([server("a", events: events, replay: events + "-r")])
         try await eventually { teller.state(of: "a")?.index.blockCount == 100_000 }
         let slow = try SlowFollower(of: address, keys: teller.index.configuration)
+        try await slow.paused.next()
         // Two windows full, and a little.
         try await eventually { metric("snapshots_sent_total", of: teller) == 1 }
         try await eventually { metric("sent_bytes_total", of: teller) > 300_000 }

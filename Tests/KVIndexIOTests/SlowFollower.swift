@@ -10,6 +10,8 @@ import Net
 final class SlowFollower: ClientExchangeDelegate, @unchecked Sendable {
     /// How many blocks and changes were told so far.
     let told = Inbox<Int>()
+    /// It does not read any more.
+    let paused = Inbox<Void>()
     /// The status at the end.
     let ended = Inbox<String>()
     private let loop: EventLoop
@@ -56,7 +58,9 @@ final class SlowFollower: ClientExchangeDelegate, @unchecked Sendable {
         switch frame {
         case .offer(let endpoint, true):
             send(.follow(number: 1, endpoint: endpoint, epoch: 0, position: 0))
-        case .begin where toldCount == 0: call?.pauseReading()
+        case .begin where toldCount == 0:
+            call?.pauseReading()
+            paused.put(())
         case .blocks(_, let blocks): toldCount += blocks.count
         case .changes(_, _, let changes): toldCount += changes.count
         default: break
