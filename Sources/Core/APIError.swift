@@ -25,9 +25,10 @@ public struct APIError: Error, Equatable, Sendable, CustomStringConvertible {
         case anthropic
 
         /// The shape of the API that a path, without its query, belongs to.
-        public init(path: some StringProtocol) {
+        public init(path: Substring) {
             let isMessages =
-                path.hasSuffix("/v1/messages") || path.hasSuffix("/v1/messages/count_tokens")
+                path.hasUTF8Suffix("/v1/messages".utf8)
+                || path.hasUTF8Suffix("/v1/messages/count_tokens".utf8)
             self = isMessages ? .anthropic : .openAI
         }
     }

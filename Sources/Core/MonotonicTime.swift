@@ -35,7 +35,13 @@ public struct MonotonicTime: Hashable, Comparable, Sendable {
 extension Duration {
     /// Whole nanoseconds; exact for anything under 292 years.
     public var nanoseconds: Int64 {
-        components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000
+        // One instruction; by `components` it is a division of 128 bits by 64 and two by 32.
+        Int64(1_000_000_000).dividingFullWidth(
+            (
+                high: Int64(truncatingIfNeeded: attoseconds >> 64),
+                low: UInt64(truncatingIfNeeded: attoseconds)
+            )
+        ).quotient
     }
 
     /// Seconds as a floating-point number, for metrics and reports.

@@ -18,23 +18,25 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     ///
     /// - Throws: ``AddressError`` that quotes the text and says what is wrong with it.
     public init(parsing text: String) throws(AddressError) {
-        guard let colon = text.lastIndex(of: ":") else {
+        // Of bytes: proxies ask for the address of every client.
+        let bytes = text.utf8
+        guard let colon = bytes.lastIndex(of: UInt8(ascii: ":")) else {
             throw AddressError(text: text, problem: "has no port")
         }
-        let portText = text[text.index(after: colon)...]
-        guard let port = UInt16(portText), portText.allSatisfy(\.isNumber) else {
+        let digits = bytes[bytes.index(after: colon)...]
+        guard let port = UInt16(Substring(digits)), digits.first != UInt8(ascii: "+") else {
             throw AddressError(text: text, problem: "has no port between 0 and 65535")
         }
-        var host = text[..<colon]
-        if host.hasPrefix("["), host.hasSuffix("]") {
+        var host = bytes[..<colon]
+        if host.first == UInt8(ascii: "["), host.count > 1, host.last == UInt8(ascii: "]") {
             host = host.dropFirst().dropLast()
-            guard host.contains(":") else {
+            guard host.contains(UInt8(ascii: ":")) else {
                 throw AddressError(text: text, problem: "has brackets but is not IPv6")
             }
-        } else if host.contains(":") {
+        } else if host.contains(UInt8(ascii: ":")) {
             throw AddressError(text: text, problem: "has an IPv6 host without brackets")
         }
-        self.init(host: host.isEmpty ? "0.0.0.0" : String(host), port: port)
+        self.init(host: host.isEmpty ? "0.0.0.0" : String(Substring(host)), port: port)
     }
 
     /// `host:port`, with brackets round an IPv6 host.

@@ -68,11 +68,15 @@ public struct HTTPHeaders: Sendable {
 
     /// Removes every field called `name`.
     public mutating func remove(_ name: String) {
+        guard contains(name) else { return }
         // The bytes stay behind: heads are short-lived.
-        let kept = withName(name) { name in
-            fields.contains { matches($0, name) } ? fields.filter { !matches($0, name) } : nil
+        var name = name
+        name.withUTF8 { name in
+            let bytes = bytes
+            bytes.withUnsafeBufferPointer { bytes in
+                fields.removeAll { $0.isCalled(name, in: bytes) }
+            }
         }
-        if let kept { fields = kept }
     }
 
     /// Calls `body` with the bytes of every name and value, in order, without making strings.
@@ -112,11 +116,7 @@ public struct HTTPHeaders: Sendable {
     }
 
     private func matches(_ field: cn_field, _ name: UnsafeBufferPointer<UInt8>) -> Bool {
-        guard Int(field.name_count) == name.count else { return false }
-        return bytes.withUnsafeBufferPointer { bytes in
-            let start = Int(field.name_offset)
-            return name.indices.allSatisfy { bytes[start + $0].lowercased == name[$0].lowercased }
-        }
+        bytes.withUnsafeBufferPointer { field.isCalled(name, in: $0) }
     }
 
     private func name(_ field: cn_field) -> String {
@@ -129,6 +129,16 @@ public struct HTTPHeaders: Sendable {
 
     private func text(_ offset: UInt32, _ count: UInt32) -> String {
         String(decoding: bytes[Int(offset)..<Int(offset + count)], as: UTF8.self)
+    }
+}
+
+extension cn_field {
+    fileprivate func isCalled(
+        _ name: UnsafeBufferPointer<UInt8>, in bytes: UnsafeBufferPointer<UInt8>
+    ) -> Bool {
+        guard Int(name_count) == name.count else { return false }
+        let start = Int(name_offset)
+        return name.indices.allSatisfy { bytes[start + $0].lowercased == name[$0].lowercased }
     }
 }
 

@@ -69,13 +69,13 @@ public final class RequestSession {
 
     /// Starts with the head of a request. `path` has no query.
     public init(
-        router: Router, method: String, path: some StringProtocol, headers: any HeaderLookup,
+        router: Router, method: String, path: Substring, headers: any HeaderLookup,
         now: MonotonicTime = .now
     ) {
         self.router = router
         self.headers = headers
         api = router.scheduler.api(ofMethod: method, path: path)
-        wantsModels = method == "GET" && path.hasSuffix("/v1/models")
+        wantsModels = method == "GET" && path.hasUTF8Suffix("/v1/models".utf8)
         errorShape = APIError.Shape(path: path)
         let given = headers.value(ofHeader: "x-request-id")
         requestID = RequestID(header: given).text

@@ -40,11 +40,9 @@ struct UsageReader {
 
     /// The last usage in the response; nil if it has none.
     func usage() -> Usage? {
-        let places = (0...max(0, tail.count - Self.key.count)).reversed()
-        let last = places.lazy.compactMap { Self.usage(in: tail, at: $0) }.first
+        let last = Self.usage(in: tail, atFirstOf: tail.indices.reversed())
         guard keepsHead else { return last }
-        let starts = 0...max(0, head.count - Self.key.count)
-        let first = starts.lazy.compactMap { Self.usage(in: head, at: $0) }.first
+        let first = Self.usage(in: head, atFirstOf: head.indices)
         guard var usage = last ?? first else { return nil }
         usage.promptTokens = usage.promptTokens ?? first?.promptTokens
         usage.cachedTokens = usage.cachedTokens ?? first?.cachedTokens
@@ -53,11 +51,18 @@ struct UsageReader {
 
     private static let key = Array("\"usage\":".utf8)
 
-    private static func usage(in text: [UInt8], at place: Int) -> Usage? {
-        guard place < text.count, text[place] == key[0], text[place...].starts(with: key) else {
-            return nil
+    private static func usage(
+        in text: [UInt8], atFirstOf places: some Sequence<Int>
+    ) -> Usage? {
+        for place in places where isKey(in: text, at: place) {
+            if let usage = read(object: text[(place + key.count)...]) { return usage }
         }
-        return read(object: text[(place + key.count)...])
+        return nil
+    }
+
+    private static func isKey(in text: [UInt8], at place: Int) -> Bool {
+        place + key.count <= text.count
+            && key.indices.allSatisfy { text[place + $0] == key[$0] }
     }
 
     private static func read(object text: ArraySlice<UInt8>) -> Usage? {

@@ -1,3 +1,5 @@
+internal import Core
+
 /// The HTTP APIs of model servers, by what the router reads of their bodies.
 public enum RequestAPI: Sendable, CaseIterable {
     /// OpenAI's completions.
@@ -27,21 +29,21 @@ public protocol RequestParser: Plugin {
 /// The parsers of a configuration. Of two that take a path, the one with the longer suffix reads
 /// it, else the one that comes first.
 struct RequestParsers: Sendable {
-    /// The longest suffix first.
-    private let paths: [(suffix: String, api: RequestAPI)]
+    /// The longest suffix first, in UTF-8.
+    private let paths: [(suffix: [UInt8], api: RequestAPI)]
 
     /// Takes parsers in the order of the configuration; none leaves every body unread.
     init(_ parsers: [any RequestParser]) {
-        let all = parsers.flatMap(\.paths)
+        let all = parsers.flatMap(\.paths).map { (suffix: Array($0.suffix.utf8), api: $0.api) }
         paths = all.enumerated().sorted {
-            let (left, right) = ($0.element.suffix.utf8.count, $1.element.suffix.utf8.count)
+            let (left, right) = ($0.element.suffix.count, $1.element.suffix.count)
             return left == right ? $0.offset < $1.offset : left > right
         }.map(\.element)
     }
 
     /// What a POST to `path`, which has no query, is; nil if no parser takes it.
-    func api(ofPath path: some StringProtocol) -> RequestAPI? {
-        paths.isEmpty ? .opaque : paths.first { path.hasSuffix($0.suffix) }?.api
+    func api(ofPath path: Substring) -> RequestAPI? {
+        paths.isEmpty ? .opaque : paths.first { path.hasUTF8Suffix($0.suffix) }?.api
     }
 }
 

@@ -45,7 +45,7 @@ public final class Scheduler: Sendable {
     public var needsTokens: Bool { promptNeeds.contains(.tokens) }
 
     /// What a request is to be read as; nil if no parser takes it. `path` has no query.
-    public func api(ofMethod method: String, path: some StringProtocol) -> RequestAPI? {
+    public func api(ofMethod method: String, path: Substring) -> RequestAPI? {
         method == "POST" ? parsers.api(ofPath: path) : .opaque
     }
 

@@ -34,7 +34,7 @@ import Testing
         headers: [String: String] = [:]
     ) -> (RequestSession, Step) {
         let session = RequestSession(
-            router: router, method: "POST", path: path, headers: Headers(values: headers))
+            router: router, method: "POST", path: path[...], headers: Headers(values: headers))
         _ = session.begin(endOfBody: false)
         if let early = session.feed(body) { return (session, early) }
         return (session, session.receivedEnd())

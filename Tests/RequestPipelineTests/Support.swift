@@ -72,7 +72,7 @@ struct Fixture {
         headers: [String: String] = [:]
     ) -> RequestSession {
         RequestSession(
-            router: router, method: method, path: path, headers: Headers(values: headers))
+            router: router, method: method, path: path[...], headers: Headers(values: headers))
     }
 
     /// The step that a whole body leads to.

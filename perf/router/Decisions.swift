@@ -43,7 +43,7 @@ private func makeRouter(_ policy: RoutingPolicy, endpointCount: Int) throws -> R
 
 /// One request from its head to its end, without sockets.
 private func decide(_ router: Router, path: String, _ headers: Headers, _ body: [UInt8]) throws {
-    let session = RequestSession(router: router, method: "POST", path: path, headers: headers)
+    let session = RequestSession(router: router, method: "POST", path: path[...], headers: headers)
     _ = session.begin(endOfBody: false)
     _ = body.withUnsafeBytes { session.received($0) }
     guard case .route = session.receivedEnd() else { throw PerfError("no endpoint was picked") }
