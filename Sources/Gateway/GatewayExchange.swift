@@ -6,36 +6,30 @@ internal import RequestPipeline
 /// One request through the gateway: tells the session what happens and does what it says.
 final class GatewayExchange {
     private let exchange: ServerExchange
-    private let router: Router
-    private let client: HTTPClient
+    private let context: GatewayContext
     private let session: RequestSession
     private let relay: Relay
-    private let configuration: GatewayConfiguration
-    private let admission: Admission
     private let visit: Visit?
     private var bodyDeadline: Timer?
     /// A question that must be answered before the decision.
     private var asking: BufferedRequest?
-    private var decision: Decision?
+    /// Whom the response names as the one that served it; nil: nobody.
+    private var revealed: Endpoint?
 
-    init(
-        _ exchange: ServerExchange, router: Router, client: HTTPClient,
-        configuration: GatewayConfiguration, admission: Admission, visit: Visit?
-    ) {
+    init(_ exchange: ServerExchange, in context: GatewayContext, visit: Visit?) {
         self.exchange = exchange
-        self.router = router
-        self.client = client
-        self.configuration = configuration
-        self.admission = admission
+        self.context = context
         self.visit = visit
         relay = Relay(to: exchange)
         session = RequestSession(
-            router: router, method: exchange.head.method, path: exchange.head.path,
+            router: context.router, method: exchange.head.method, path: exchange.head.path,
             headers: exchange.head.headers)
         relay.errorShape = session.errorShape
         if let visit { session.gate = { visit.reserve(promptTokens: $0) } }
         perform(session.begin(endOfBody: false))
     }
+
+    private var client: HTTPClient { context.clients.client(on: exchange.loop) }
 
     private func perform(_ step: Step) {
         listen()
@@ -90,11 +84,11 @@ final class GatewayExchange {
     }
 
     private func send(_ decision: Decision) {
-        self.decision = decision
+        if context.configuration.revealsEndpoints { revealed = decision.endpoint }
         visit?.routed(decision)
         var head = exchange.forwardedHead(requestID: decision.requestID)
         for name in RouterHeaders.owned(in: head.headers) { head.headers.remove(name) }
-        if configuration.keys != nil, !configuration.forwardsAuthorization {
+        if context.configuration.keys != nil, !context.configuration.forwardsAuthorization {
             for name in ["authorization", "x-api-key"] { head.headers.remove(name) }
         }
         head.headers.apply(decision.headers)
@@ -107,7 +101,7 @@ final class GatewayExchange {
 extension GatewayExchange: ServerExchangeDelegate {
     func exchange(_ exchange: ServerExchange, received body: UnsafeRawBufferPointer) {
         if bodyDeadline == nil, exchange.head.headers[first: "content-length"] != "\(body.count)" {
-            bodyDeadline = exchange.loop.schedule(after: configuration.bodyTimeout) {
+            bodyDeadline = exchange.loop.schedule(after: context.configuration.bodyTimeout) {
                 [unowned self] in
                 guard session.isReceiving else { return }
                 session.completed(.clientGone)
@@ -133,7 +127,7 @@ extension GatewayExchange: ServerExchangeDelegate {
         // Counts only if nothing else ended the request before.
         session.completed(.clientGone)
         visit?.ended(session)
-        admission.leave()
+        context.admission.leave()
     }
 }
 
@@ -147,11 +141,11 @@ extension GatewayExchange: RelayObserver {
         // Whom the router had in mind may have failed: the sidecar knows who did it.
         let prefill = head.headers[first: RouterHeaders.prefill]
             .flatMap { try? SocketAddress(parsing: $0) }
-            .flatMap { router.endpoint(at: $0) }
+            .flatMap { context.router.endpoint(at: $0) }
         head.headers.remove(RouterHeaders.prefill)
         if let prefill { visit?.prefilled(by: prefill) }
-        guard configuration.revealsEndpoints, let decision else { return }
-        head.headers.set("x-llmd-decode", decision.endpoint.server.name)
+        guard let revealed else { return }
+        head.headers.set("x-llmd-decode", revealed.server.name)
         if let prefill { head.headers.set(RouterHeaders.prefill, prefill.server.name) }
     }
 

@@ -12,13 +12,11 @@ public final class GatewayServer: Sendable {
     public var address: SocketAddress { server.address }
 
     private let server: HTTPServer
-    private let clients: HTTPClientGroup
-    private let router: Router
+    private let context: GatewayContext
 
-    private init(server: HTTPServer, clients: HTTPClientGroup, router: Router) {
+    private init(_ server: HTTPServer, _ context: GatewayContext) {
         self.server = server
-        self.clients = clients
-        self.router = router
+        self.context = context
     }
 
     /// Starts to serve on the loops of a group; not on one of them.
@@ -26,29 +24,46 @@ public final class GatewayServer: Sendable {
         on group: EventLoopGroup, router: Router, configuration: GatewayConfiguration,
         metrics: MetricsRegistry
     ) throws(NetError) -> GatewayServer {
-        let clients = HTTPClientGroup(on: group, configuration: configuration.client)
-        let door = FrontDoor(configuration, metrics)
-        let admission = Admission(limit: configuration.maximumConcurrentRequests, metrics)
+        let context = GatewayContext(group, router, configuration, metrics)
         let server = try HTTPServer.listen(
             on: group, at: configuration.address, configuration: configuration.server
         ) { exchange in
             if exchange.head.path == "/health" { return AnsweredExchange.healthy(exchange) }
-            let visit = door.open(exchange)
+            let visit = context.door.open(exchange)
             if let answered = visit?.answer(exchange) { return answered }
-            guard admission.enter() else { return Admission.refuse(exchange, visit) }
-            return GatewayExchange(
-                exchange, router: router, client: clients.client(on: exchange.loop),
-                configuration: configuration, admission: admission, visit: visit)
+            guard context.admission.enter() else { return Admission.refuse(exchange, visit) }
+            return GatewayExchange(exchange, in: context, visit: visit)
         }
-        return GatewayServer(server: server, clients: clients, router: router)
+        return GatewayServer(server, context)
     }
 
     /// Takes no new request, refuses those that wait for their turn, waits for the running ones
     /// and aborts what is left after `deadline`.
     public func drain(within deadline: Duration) async {
-        router.flow.shutdown()
+        context.router.flow.shutdown()
         await server.drain(within: deadline)
-        clients.shutdown()
+        context.clients.shutdown()
+    }
+}
+
+/// What all requests of a gateway share: one reference, where each request would copy the parts.
+/// Any thread.
+final class GatewayContext: Sendable {
+    let router: Router
+    let configuration: GatewayConfiguration
+    let clients: HTTPClientGroup
+    let door: FrontDoor
+    let admission: Admission
+
+    init(
+        _ group: EventLoopGroup, _ router: Router, _ configuration: GatewayConfiguration,
+        _ metrics: MetricsRegistry
+    ) {
+        self.router = router
+        self.configuration = configuration
+        clients = HTTPClientGroup(on: group, configuration: configuration.client)
+        door = FrontDoor(configuration, metrics)
+        admission = Admission(limit: configuration.maximumConcurrentRequests, metrics)
     }
 }
 
