@@ -13,7 +13,10 @@ import Telemetry
 /// the end was, call ``completed(_:)``. A session that is dropped completes as `clientGone`.
 public final class RequestSession {
     /// Only these endpoints may be picked; nil: all. Set before the first step.
-    public var subset: [SocketAddress]?
+    public var subset: [SocketAddress]? {
+        get { limits.subset }
+        set { limits.subset = newValue }
+    }
     /// Asked before a decision, with the tokens of the prompt as far as they are known; an error is
     /// the client's answer. Set before the first step.
     public var gate: ((_ promptTokens: Int) -> APIError?)?
@@ -42,30 +45,22 @@ public final class RequestSession {
     /// Whether the client wants to know which models there are.
     private let wantsModels: Bool
     private let headers: any HeaderLookup
-    private let hasRequestID: Bool
-    private let contentLength: Int?
     private let startedAt: MonotonicTime
 
     private var state = State.receiving
-    private var receivedBytes = 0
-    private let scanner: JSONScanner?
+    private var intake: BodyIntake
     private var request: SchedulingRequest?
     /// What to ask an engine for the prompt's token ids with, until it was asked.
     private var renderBody: [UInt8]?
-    private var ticket: FlowTicket?
-    /// What services are yet to be asked, the next one last.
-    private var inquiries: [Inquiry] = []
+    private var flow: FlowPassage
+    private var consultation = Consultation()
 
+    private var limits = EndpointLimits()
     private var placement: Placement?
     /// What plugins are told at the end of the last decision; nil if none asks.
     private var routed: RoutedRequest?
-    private var failed: [UInt32] = []
     private var metrics: ModelMetrics?
-    private var usage: UsageReader?
-    private var responseModel: ResponseModelRewriter?
-    private var isStreaming = false
-    private var status: Int?
-    private var firstByteAt: MonotonicTime?
+    private var response = ResponseProgress()
 
     /// Starts with the head of a request. `path` has no query.
     public init(
@@ -77,18 +72,12 @@ public final class RequestSession {
         api = router.scheduler.api(ofMethod: method, path: path)
         wantsModels = method == "GET" && path.hasUTF8Suffix("/v1/models".utf8)
         errorShape = APIError.Shape(path: path)
-        let given = headers.value(ofHeader: "x-request-id")
-        requestID = RequestID(header: given).text
-        hasRequestID = given == requestID
+        requestID = RequestID(header: headers.value(ofHeader: "x-request-id")).text
         startedAt = now
-        contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
-        let length = min(contentLength ?? 0, router.configuration.maximumBodyBytes)
-        if api == .opaque {
-            scanner = nil
-            body.reserveCapacity(length)
-        } else {
-            scanner = JSONScanner(expectedBytes: length)
-        }
+        flow = FlowPassage(through: router.flow)
+        intake = BodyIntake(
+            contentLength: headers.value(ofHeader: "content-length").flatMap { Int($0) },
+            maximumBytes: router.configuration.maximumBodyBytes, isOpaque: api == .opaque)
     }
 
     deinit {
@@ -99,8 +88,10 @@ public final class RequestSession {
 
     /// The head is complete; `endOfBody` says that no body follows.
     public func begin(endOfBody: Bool) -> Step {
-        if let contentLength, contentLength > router.configuration.maximumBodyBytes {
-            return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
+        do {
+            try intake.checkLength()
+        } catch {
+            return reject(error)
         }
         guard api != nil else {
             return reject(.badRequest("No parser of this router takes requests to this path."))
@@ -111,19 +102,11 @@ public final class RequestSession {
     /// A piece of the body, of any length; copied.
     public func received(_ bytes: UnsafeRawBufferPointer) -> Step {
         guard state == .receiving else { return .more }
-        receivedBytes += bytes.count
-        guard receivedBytes <= router.configuration.maximumBodyBytes else {
-            return reject(.tooLarge(limitBytes: router.configuration.maximumBodyBytes))
-        }
-        guard let scanner else {
-            body.append(contentsOf: bytes)
-            return .more
-        }
         do {
-            try scanner.feed(bytes)
+            try intake.append(bytes)
             return .more
         } catch {
-            return reject(.malformedJSON(error))
+            return reject(error)
         }
     }
 
@@ -156,11 +139,9 @@ public final class RequestSession {
 
     /// The answer to ``Step/consult(_:)``. After a failure the request is decided without it.
     public func consulted(_ outcome: ServiceOutcome) -> Step {
-        guard state == .consulting, let inquiry = inquiries.popLast(), var request else {
-            return .more
-        }
+        guard state == .consulting, var request else { return .more }
         if case .answered(200, _) = outcome {} else { router.metrics.consultFailures.increment() }
-        inquiry.end(outcome, for: &request)
+        consultation.end(outcome, for: &request)
         self.request = request
         return askNext()
     }
@@ -170,10 +151,11 @@ public final class RequestSession {
     public func endpointFailed(now: MonotonicTime = .now) -> Step {
         guard state == .routed, let target = placement?.target else { return .more }
         target.requestFailedToConnect(at: now)
-        failed.append(target.endpoint.id)
+        limits.failed.append(target.endpoint.id)
         release()
-        guard failed.count < router.configuration.maximumAttempts else {
-            return reject(.badGateway("\(failed.count) model servers could not be reached."))
+        let failedCount = limits.failed.count
+        guard failedCount < router.configuration.maximumAttempts else {
+            return reject(.badGateway("\(failedCount) model servers could not be reached."))
         }
         return decide()
     }
@@ -195,7 +177,7 @@ public final class RequestSession {
         status: Int, servedBy server: SocketAddress? = nil
     ) -> [HeaderMutation] {
         guard state == .routed else { return [] }
-        self.status = status
+        response.status = status
         routed?.status = status
         settle()
         placement?.endPrefill()
@@ -217,16 +199,12 @@ public final class RequestSession {
         _ bytes: UnsafeRawBufferPointer, now: @autoclosure () -> MonotonicTime = .now
     ) {
         guard state == .routed, !bytes.isEmpty else { return }
-        if firstByteAt == nil {
-            firstByteAt = now()
-            routed?.firstByteAt = firstByteAt
-        }
-        usage?.append(bytes)
+        if response.append(bytes, at: now()) { routed?.firstByteAt = response.firstByteAt }
     }
 
     /// Whether the response's body must go through ``rewriteResponse(_:emit:)``, which changes its
     /// length. Does not change any more once the request is routed.
-    public var rewritesResponse: Bool { responseModel != nil }
+    public var rewritesResponse: Bool { response.isRewritten }
 
     /// Gives the model in a piece of the response's body the name that the client asked for. Hands
     /// the bytes to `emit`, in any number of pieces that are valid during the call; a few may be
@@ -234,22 +212,16 @@ public final class RequestSession {
     public func rewriteResponse(
         _ bytes: UnsafeRawBufferPointer, emit: (UnsafeRawBufferPointer) -> Void
     ) {
-        if responseModel?.rewrite(bytes, emit: emit) == nil { emit(bytes) }
+        response.rewrite(bytes, emit: emit)
     }
 
     /// Hands over what is held back of a response whose body is complete.
     public func finishResponse(emit: (UnsafeRawBufferPointer) -> Void) {
-        responseModel?.finish(emit: emit)
+        response.finish(emit: emit)
     }
 
     /// What the response says of its tokens so far; nil if nothing. Engines say it last.
-    public var tokenUsage: TokenUsage? {
-        usage?.usage().map {
-            TokenUsage(
-                promptTokens: $0.promptTokens, completionTokens: $0.completionTokens,
-                cachedTokens: $0.cachedTokens)
-        }
-    }
+    public var tokenUsage: TokenUsage? { response.tokenUsage }
 
     /// What the data plane is told at the end of the response.
     public var reportedAttributes: [ReportedAttribute] {
@@ -263,7 +235,7 @@ public final class RequestSession {
             // Counted as understood, and gone before it went anywhere.
             if [.tokenizing, .consulting, .waiting].contains(state) { metrics?.error(499) }
             state = .ended
-            abandonInquiries()
+            consultation.abandon()
             leaveFlow(now: now)
             return
         }
@@ -278,7 +250,7 @@ public final class RequestSession {
         guard let metrics else { return }
         switch outcome {
         case .finished:
-            if let status, status >= 400 {
+            if let status = response.status, status >= 400 {
                 metrics.error(status)
                 return
             }
@@ -287,33 +259,31 @@ public final class RequestSession {
         }
         if case .finished = outcome {
             metrics.succeeded(
-                duration: now - startedAt, firstByte: firstByteAt.map { $0 - startedAt },
-                isStreaming: isStreaming, usage: usage)
+                duration: now - startedAt,
+                firstByte: response.firstByteAt.map { $0 - startedAt },
+                isStreaming: response.isStreaming, usage: response.usage)
         }
     }
 
     // MARK: - Steps
 
+    /// Reads the body: model, objective, priority, what plugins find in the headers.
     private func parsed() throws(APIError) -> Step {
         if wantsModels, let list = router.modelList() {
             state = .ended
             return .answer(list)
         }
         var request = SchedulingRequest(id: requestID, model: "", headers: headers)
-        if let scanner, let api {
-            let document: JSONDocument
-            do {
-                document = try scanner.finish()
-            } catch {
-                throw .malformedJSON(error)
-            }
+        switch try intake.finish() {
+        case .opaque(let bytes): body = bytes
+        case .json(let document):
+            guard let api else { return .more }
             let read = try router.read(document, as: api, into: &request)
             model = request.model
             body = read.body
             renderBody = read.renderBody
-            responseModel = read.responseModel
-            isStreaming = request.details.isStreaming
-            usage = UsageReader(keepsHead: api == .messages && isStreaming)
+            response = ResponseProgress(
+                of: api, isStreaming: request.details.isStreaming, model: read.responseModel)
         }
         request.priority = router.priority(ofObjective: request.objectiveName)
         do {
@@ -323,9 +293,21 @@ public final class RequestSession {
         }
         if let refusal = gate?(request.promptTokenCount) { throw refusal }
         self.request = request
-        if scanner != nil { metrics = router.metrics.model(of: request) }
-        metrics?.started(bodyBytes: receivedBytes)
+        if api != .opaque { metrics = router.metrics.model(of: request) }
+        metrics?.started(bodyBytes: intake.byteCount)
         return admit()
+    }
+
+    /// Asks flow control whether the request goes on, waits or is refused.
+    private func admit() -> Step {
+        guard let request else { return .more }
+        switch flow.enter(request, byteSize: intake.byteCount, receivedAt: startedAt) {
+        case .goesOn: return proceed()
+        case .waits:
+            state = .waiting
+            return .wait
+        case .rejected(let error): return reject(error)
+        }
     }
 
     /// The request has its turn: asks for its token ids if they are wanted, else decides.
@@ -339,109 +321,38 @@ public final class RequestSession {
 
     /// Asks the services that plugins go by, one after the other, then decides.
     private func consult() -> Step {
-        guard router.scheduler.inquires, let request else { return decide() }
-        inquiries = router.withDesk { desk in
-            lay(request, on: desk, at: .now)
-            defer { desk.clear() }
-            return router.scheduler.inquiries(about: &desk.cycle).reversed()
-        }
+        guard let request else { return .more }
+        consultation = Consultation(about: request, within: limits, by: router)
         return askNext()
     }
 
     private func askNext() -> Step {
-        guard let inquiry = inquiries.last else { return decide() }
+        guard let question = consultation.question else { return decide() }
         state = .consulting
-        return .consult(inquiry.question)
-    }
-
-    private func abandonInquiries() {
-        for inquiry in inquiries { inquiry.abandon() }
-        inquiries = []
+        return .consult(question)
     }
 
     private func decide() -> Step {
         guard let request else { return .more }
-        let began = MonotonicTime.now
         do {
-            let decision = try router.withDesk { (desk) throws(APIError) in
-                lay(request, on: desk, at: began)
-                defer { desk.clear() }
-                return try decide(request, since: began, over: desk.snapshot, in: &desk.cycle)
-            }
+            let routing = try router.route(
+                request, within: limits, rewritesResponse: rewritesResponse, metrics: metrics)
+            placement = routing.placement
+            routed = routing.routed
             state = .routed
-            ticket?.placed()
-            return .route(decision)
+            flow.placed()
+            return .route(routing.decision)
         } catch {
-            return reject(error)
+            // Whatever rules the rest out: there was one that should have worked.
+            return reject(
+                limits.failed.isEmpty
+                    ? error.apiError : .badGateway("No model server could be reached."))
         }
-    }
-
-    private func lay(_ request: SchedulingRequest, on desk: Desk, at now: MonotonicTime) {
-        let serving = desk.snapshot.endpointIDs(serving: request.targetModel)
-        desk.lay(request, at: now) { member in
-            !failed.contains(member.endpoint.id)
-                && (serving?.contains(member.endpoint.id) ?? true)
-                && (subset?.contains(member.endpoint.server.address) ?? true)
-        }
-    }
-
-    private func decide(
-        _ request: SchedulingRequest, since began: MonotonicTime, over snapshot: PoolSnapshot,
-        in cycle: inout SchedulingCycle
-    ) throws(APIError) -> Decision {
-        var span = trace.flatMap { router.spans.begin("llm_d.epp.schedule", under: $0) }
-        defer { span?.end() }
-        let result: SchedulingResult
-        do {
-            result = try router.schedule(&cycle)
-        } catch {
-            throw apiError(error)
-        }
-        var headers = router.scheduler.prepare(result, in: cycle.context)
-        if !hasRequestID { headers.append(.set(name: "x-request-id", value: requestID)) }
-        // What is compressed cannot be looked into.
-        if rewritesResponse, self.headers.value(ofHeader: "accept-encoding") != nil {
-            headers.append(.set(name: "accept-encoding", value: "identity"))
-        }
-
-        if router.scheduler.observesResponses {
-            routed = RoutedRequest(request, result, endpoints: cycle.context.endpoints)
-        }
-
-        let members = snapshot.members
-        let picks = result.primary.map { members[$0.index] }
-        let computing = result.prefill.first ?? result.primary[0]
-        let placement = Placement(
-            at: picks[0], prefill: result.prefill.first.map { members[$0.index] },
-            uncachedTokens: cycle.context.uncachedTokenCount(at: computing.index))
-        self.placement = placement
-        metrics?.running.increment()
-        router.metrics.decided(
-            result, in: cycle.context, model: metrics, took: MonotonicTime.now - began)
-        return Decision(
-            endpoint: picks[0].endpoint, fallbacks: picks.dropFirst().map(\.endpoint),
-            prefill: placement.prefill?.endpoint, headers: headers, model: model,
-            targetModel: request.targetModel, requestID: requestID,
-            scores: router.configuration.recordsScores ? cycle.scoreRecords ?? [] : [])
-    }
-
-    /// The client's trace, if spans are wanted.
-    private var trace: TraceContext? {
-        guard router.spans.isRecording else { return nil }
-        return headers.value(ofHeader: "traceparent").flatMap {
-            TraceContext(traceparent: $0, tracestate: headers.value(ofHeader: "tracestate"))
-        }
-    }
-
-    private func apiError(_ failure: SchedulingFailure) -> APIError {
-        // Whatever rules the rest out: there was one that should have worked.
-        guard failed.isEmpty else { return .badGateway("No model server could be reached.") }
-        return failure.apiError
     }
 
     private func reject(_ error: APIError) -> Step {
         state = .ended
-        abandonInquiries()
+        consultation.abandon()
         leaveFlow(now: .now)
         (metrics ?? router.metrics.model(model)).error(error.status)
         return .reject(error.shaped(as: errorShape))
@@ -452,17 +363,14 @@ public final class RequestSession {
     /// The ticket that may have something to say and that nobody listens to; to be asked for
     /// after every step. When it calls, ``signalled()`` is to be called.
     public var unheardTicket: FlowTicket? {
-        guard let ticket, state == .waiting || ticket.isRevocable, !ticket.isHeard else {
-            return nil
-        }
-        return ticket
+        flow.unheardTicket(isWaiting: state == .waiting)
     }
 
     /// Flow control has decided about the request: it goes on, or is rejected. A request may be
     /// rejected while it is served, and even after its response has begun.
     public func signalled() -> Step {
         guard state != .ended else { return .more }
-        switch ticket?.take() {
+        switch flow.takeSignal() {
         case .dispatched where state == .waiting: return proceed()
         case .rejected(let rejection):
             release()
@@ -471,27 +379,8 @@ public final class RequestSession {
         }
     }
 
-    private func admit() -> Step {
-        // What has no body costs an engine nothing.
-        guard let request, receivedBytes > 0 else { return proceed() }
-        let admission = router.flow.admit(
-            request, byteSize: receivedBytes, receivedAt: startedAt, now: .now)
-        switch admission {
-        case .passed(let ticket):
-            self.ticket = ticket
-            return proceed()
-        case .waits(let ticket):
-            self.ticket = ticket
-            state = .waiting
-            return .wait
-        case .rejected(let rejection): return reject(rejection.error)
-        }
-    }
-
     private func leaveFlow(now: MonotonicTime) {
-        guard let ticket else { return }
-        self.ticket = nil
-        ticket.leave(usage: ticket.countsService ? tokenUsage : nil, now: now)
+        flow.leave(usage: tokenUsage, now: now)
     }
 
     /// The request is at no endpoint any more.
