@@ -108,6 +108,18 @@ public final class RouterMetrics: Sendable {
                 ([name, $0.endpoint.server.name], Double($0.load.waitingCount))
             }
         }
+        let inFlight: [(String, String, @Sendable (PoolMember) -> Int)] = [
+            ("requests", "Requests of this router at an endpoint.", { $0.inFlightCount }),
+            (
+                "tokens", "Prompt tokens that an endpoint has yet to compute for this router.",
+                { $0.prefillTokensInFlight }
+            ),
+        ]
+        for (unit, help, read) in inFlight {
+            registry.gauges("llm_d_epp_inflight_\(unit)", help, labels: ["endpoint_name"]) {
+                pool.snapshot.members.map { ([$0.endpoint.server.name], Double(read($0))) }
+            }
+        }
         let averages: [(String, String, @Sendable (ServerLoad) -> Double)] = [
             ("queue_size", "waiting requests", { Double($0.waitingCount) }),
             ("running_requests", "running requests", { Double($0.runningCount) }),

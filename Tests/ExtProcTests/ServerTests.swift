@@ -151,8 +151,8 @@ private struct Stage {
     init(engines: Int, plugins: String = "{type: first-picker}", isSecure: Bool = false) throws {
         fixture = try Fixture(engines: engines, plugins: plugins)
         group = try EventLoopGroup(count: 1, name: "extproc")
-        let anyPort = SocketAddress(host: "127.0.0.1", port: 0)
-        var configuration = ExtProcConfiguration(address: anyPort, healthAddress: anyPort)
+        var configuration = ExtProcConfiguration(
+            address: .ownLoopback(), healthAddress: .ownLoopback())
         if isSecure { configuration.tls = try .selfSigned(names: ["localhost"]) }
         server = try ExtProcServer.start(
             on: group, router: fixture.router, configuration: configuration,

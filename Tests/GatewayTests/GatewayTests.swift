@@ -495,8 +495,7 @@ struct Stage {
                     """, file: "test", registry: registry),
             metrics: RouterMetrics(registry: metrics, pool: pool, poolName: "test"),
             configuration: routerConfiguration)
-        var configuration = GatewayConfiguration(
-            address: SocketAddress(host: "127.0.0.1", port: 0))
+        var configuration = GatewayConfiguration(address: .ownLoopback())
         adjust(&configuration)
         gateway = try GatewayServer.start(
             on: group, router: router, configuration: configuration, metrics: metrics)

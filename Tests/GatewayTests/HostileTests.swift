@@ -126,8 +126,12 @@ import Testing
 
     @Test(arguments: [false, true])
     func servesTLS(http2: Bool) async throws {
-        let tls = try TLSServerContext.selfSigned(names: ["127.0.0.1"])
-        let stage = try await Stage(engines: 1) { $0.server.tls = tls }
+        let address = SocketAddress.ownLoopback()
+        let tls = try TLSServerContext.selfSigned(names: [address.host])
+        let stage = try await Stage(engines: 1) {
+            $0.address = address
+            $0.server.tls = tls
+        }
         let file = FileManager.default.temporaryDirectory
             .appending(path: "ca-\(UUID().uuidString).pem").path
         try tls.certificatePEM().write(toFile: file, atomically: true, encoding: .utf8)
@@ -155,10 +159,14 @@ private final class RawEngine: Sendable {
 
     init(answer: String, closes: Bool = true) {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        precondition(RawSocket.withLoopback(port: 0) { bind(descriptor, $0, $1) } == 0)
+        let host = SocketAddress.ownLoopback().host
+        precondition(
+            RawSocket.withAddress(SocketAddress(host: host, port: 0)) {
+                bind(descriptor, $0, $1)
+            } == 0)
         precondition(listen(descriptor, 16) == 0)
         listener = descriptor
-        address = SocketAddress(host: "127.0.0.1", port: RawSocket.port(of: descriptor))
+        address = SocketAddress(host: host, port: RawSocket.port(of: descriptor))
         Thread.detachNewThread {
             var kept: [RawSocket] = []
             while true {
@@ -189,8 +197,7 @@ private struct RawSocket: Sendable {
     init(connectingTo address: SocketAddress) {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         let descriptor = descriptor
-        precondition(
-            Self.withLoopback(port: address.port) { connect(descriptor, $0, $1) } == 0)
+        precondition(Self.withAddress(address) { connect(descriptor, $0, $1) } == 0)
     }
 
     func send(_ text: String) {
@@ -210,13 +217,14 @@ private struct RawSocket: Sendable {
 
     func close() { Foundation.close(descriptor) }
 
-    static func withLoopback(
-        port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
+    static func withAddress(
+        _ address: SocketAddress, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
     ) -> Int32 {
+        let (host, port) = (address.host, address.port)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        precondition(inet_pton(AF_INET, host, &address.sin_addr) == 1)
         let size = socklen_t(MemoryLayout<sockaddr_in>.size)
         return withUnsafePointer(to: &address) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, size) }

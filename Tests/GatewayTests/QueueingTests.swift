@@ -228,9 +228,7 @@ private struct FlowStage {
             flow: flow)
         gateway = try GatewayServer.start(
             on: group, router: router,
-            configuration: GatewayConfiguration(
-                address: SocketAddress(host: "127.0.0.1", port: 0)),
-            metrics: metrics)
+            configuration: GatewayConfiguration(address: .ownLoopback()), metrics: metrics)
         client = LoopbackClient(on: engineGroup, to: gateway.address)
     }
 

@@ -260,8 +260,7 @@ private struct Stage {
         group = try EventLoopGroup(count: 2, name: "indexer")
         engine = try LoopbackServer(on: group)
         pool.update([ModelServer(name: "engine", address: engine.address)])
-        var configuration = IndexerConfiguration(
-            address: SocketAddress(host: "127.0.0.1", port: 0))
+        var configuration = IndexerConfiguration(address: .ownLoopback())
         if isSecure { configuration.tls = try .selfSigned(names: ["localhost"]) }
         adjust(&configuration)
         server = try IndexerServer.start(

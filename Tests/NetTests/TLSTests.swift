@@ -3,7 +3,7 @@ import Foundation
 import Net
 import Testing
 
-@Suite(.serialized) struct TLSTests {
+@Suite(.serialized) final class TLSTests {
     let context: TLSServerContext
     let folder: URL
 
@@ -11,6 +11,10 @@ import Testing
         context = try TLSServerContext.selfSigned(names: ["localhost", "127.0.0.1", "::1"])
         folder = FileManager.default.temporaryDirectory.appending(path: UUID().uuidString)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(at: folder)
     }
 
     private func server() throws -> TestServer {

@@ -269,7 +269,7 @@ private struct Stage {
         engine = try LoopbackServer(on: engineGroup, streams: streams)
         prefillers = try (0..<2).map { _ in try LoopbackServer(on: engineGroup) }
         var configuration = SidecarConfiguration(
-            address: SocketAddress(host: "127.0.0.1", port: 0), engine: engine.address)
+            address: .ownLoopback(), engine: engine.address)
         adjust(&configuration)
         sidecar = try SidecarServer.start(
             on: group, configuration: configuration, metrics: metrics)

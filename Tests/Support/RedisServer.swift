@@ -1,8 +1,9 @@
 package import Core
 import Foundation
+import Synchronization
 
 /// A redis-server of a test's own, on a loopback address and on a Unix socket. Nothing is kept on
-/// disk: a server that was killed comes back empty.
+/// disk: a server that was killed comes back empty. It ends with this process, however that ends.
 ///
 /// Unchecked: a test uses it from one task at a time.
 package final class RedisServer: @unchecked Sendable {
@@ -14,6 +15,8 @@ package final class RedisServer: @unchecked Sendable {
     private let folder: URL
     private let arguments: [String]
     private var pid: pid_t?
+    /// Lets the thread go that started the server.
+    private var starter: DispatchSemaphore?
 
     /// Starts a server; it may not listen yet.
     package init(_ arguments: [String] = []) throws {
@@ -33,11 +36,27 @@ package final class RedisServer: @unchecked Sendable {
     package func start() throws {
         let words =
             [
-                "redis-server", "--port", "\(address.port)", "--bind", address.host,
+                "setpriv", "--pdeathsig", "KILL", "--", "redis-server", "--port", "\(address.port)", "--bind", address.host,
                 "--unixsocket", socketPath, "--dir", folder.path, "--save", "", "--appendonly",
                 "no",
                 "--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes",
             ] + arguments
+        // The kernel ends the server with the thread that starts it, so this one waits.
+        let hasStarted = DispatchSemaphore(value: 0)
+        let mayEnd = DispatchSemaphore(value: 0)
+        let result = Mutex<Result<pid_t, POSIXError>>(.failure(POSIXError(.ECHILD)))
+        Thread.detachNewThread {
+            let spawned = Self.spawn(words)
+            result.withLock { $0 = spawned }
+            hasStarted.signal()
+            if case .success = spawned { mayEnd.wait() }
+        }
+        hasStarted.wait()
+        starter = mayEnd
+        pid = try result.withLock { try $0.get() }
+    }
+
+    private static func spawn(_ words: [String]) -> Result<pid_t, POSIXError> {
         // Not Foundation's Process: started from several threads at once it overruns its own
         // memory, and it waits on a run loop.
         var pointers: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
@@ -55,9 +74,11 @@ package final class RedisServer: @unchecked Sendable {
             posix_spawn_file_actions_addclose(&actions, descriptor)
         }
         var pid: pid_t = 0
-        let result = posix_spawnp(&pid, "redis-server", &actions, nil, &pointers, nil)
-        guard result == 0 else { throw POSIXError(POSIXErrorCode(rawValue: result) ?? .ENOENT) }
-        self.pid = pid
+        let result = posix_spawnp(&pid, words[0], &actions, nil, &pointers, nil)
+        guard result == 0 else {
+            return .failure(POSIXError(POSIXErrorCode(rawValue: result) ?? .ENOENT))
+        }
+        return .success(pid)
     }
 
     /// Ends the server as a crash would.
@@ -66,6 +87,7 @@ package final class RedisServer: @unchecked Sendable {
         self.pid = nil
         Foundation.kill(pid, SIGKILL)
         while waitpid(pid, nil, 0) < 0, errno == EINTR {}
+        starter?.signal()
     }
 
     /// Stops the server in the middle of what it does.

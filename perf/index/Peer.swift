@@ -18,11 +18,10 @@ final class Peer {
         let folder = URL(filePath: FileManager.default.currentDirectoryPath)
         let python = folder.appending(path: ".build/peers/python/bin/python")
         guard FileManager.default.isExecutableFile(atPath: python.path) else { return nil }
-        process.executableURL = python
-        process.arguments = ["perf/index/peer.py", "\(blockCount)", "\(engineCount)"]
         process.standardInput = requests
         process.standardOutput = replies
-        try process.run()
+        try process.run(
+            python.path, ["perf/index/peer.py", "\(blockCount)", "\(engineCount)"])
         // Its first round warms up; without the package it ends at once.
         guard try runRound() else { return nil }
         self.rounds = [:]

@@ -1,4 +1,4 @@
-import Foundation
+public import Foundation
 
 /// What keeps a suite from measuring.
 public struct PerfError: Error, CustomStringConvertible {
@@ -34,11 +34,9 @@ public final class MeasuredProcess {
     /// Starts a program and waits for its first line, by which it says that it serves, or until it
     /// listens on `port`.
     public init(_ program: String, _ arguments: [String], listeningOn port: UInt16? = nil) throws {
-        process.executableURL = URL(fileURLWithPath: program)
-        process.arguments = arguments
         process.standardInput = input
         process.standardOutput = output
-        try process.run()
+        try process.run(program, arguments)
         var clock = clockid_t()
         do {
             if let port {
@@ -113,6 +111,19 @@ public final class MeasuredProcess {
 
     /// The CPU time so far, all threads, in nanoseconds.
     public var cpuNanoseconds: UInt64 { nanoseconds(clock) }
+}
+
+extension Process {
+    /// Starts a program that ends with this one, even after kill -9. On the main thread: what the
+    /// kernel waits for is the end of the thread that started the child.
+    public func run(_ program: String, _ arguments: [String]) throws {
+        guard FileManager.default.isExecutableFile(atPath: program) else {
+            throw PerfError("there is no \(program)")
+        }
+        executableURL = URL(fileURLWithPath: "/usr/bin/setpriv")
+        self.arguments = ["--pdeathsig", "KILL", "--", program] + arguments
+        try run()
+    }
 }
 
 /// The CPU time of this process so far, all threads, in nanoseconds.
