@@ -58,6 +58,9 @@ public final class PoolMember: Sendable {
     /// that mostly fails is better than none.
     public var isSuspect: Bool { suspect.load(ordering: .relaxed) }
 
+    /// Whether requests have opened its circuit and none has closed it since. Takes a lock.
+    public var hasOpenCircuit: Bool { health.withLock { $0.circuit.cause != nil } }
+
     /// The requests of this router that are there and have not ended.
     public var inFlightCount: Int { inFlight.load(ordering: .relaxed) }
 

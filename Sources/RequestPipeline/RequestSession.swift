@@ -126,15 +126,16 @@ public final class RequestSession {
     /// The answer to ``Step/tokenize(_:)``. After a failure the request goes on without a prefix
     /// to match.
     public func tokenized(_ result: Result<[UInt32], APIError>) -> Step {
-        guard state == .tokenizing else { return .more }
+        guard state == .tokenizing, var request else { return .more }
         switch result {
         case .success(let tokens):
-            request?.tokens = tokens
-            request?.promptTokenCount = tokens.count
+            request.tokens = tokens
+            request.promptTokenCount = tokens.count
+            self.request = request
         case .failure:
             router.metrics.tokenizeFailures.increment()
         }
-        return consult()
+        return consult(request)
     }
 
     /// The answer to ``Step/consult(_:)``. After a failure the request is decided without it.
@@ -143,13 +144,13 @@ public final class RequestSession {
         if case .answered(200, _) = outcome {} else { router.metrics.consultFailures.increment() }
         consultation.end(outcome, for: &request)
         self.request = request
-        return askNext()
+        return askNext(request)
     }
 
     /// The endpoint of the last decision could not be connected to, and nothing of a response was
     /// seen: decides again without it.
     public func endpointFailed(now: MonotonicTime = .now) -> Step {
-        guard state == .routed, let target = placement?.target else { return .more }
+        guard state == .routed, let target = placement?.target, let request else { return .more }
         target.requestFailedToConnect(at: now)
         limits.failed.append(target.endpoint.id)
         release()
@@ -157,7 +158,7 @@ public final class RequestSession {
         guard failedCount < router.configuration.maximumAttempts else {
             return reject(.badGateway("\(failedCount) model servers could not be reached."))
         }
-        return decide()
+        return decide(request)
     }
 
     /// The decision stands, and no other will be asked for: lets go what that would need, the body
@@ -295,14 +296,13 @@ public final class RequestSession {
         self.request = request
         if api != .opaque { metrics = router.metrics.model(of: request) }
         metrics?.started(bodyBytes: intake.byteCount)
-        return admit()
+        return admit(request)
     }
 
     /// Asks flow control whether the request goes on, waits or is refused.
-    private func admit() -> Step {
-        guard let request else { return .more }
+    private func admit(_ request: SchedulingRequest) -> Step {
         switch flow.enter(request, byteSize: intake.byteCount, receivedAt: startedAt) {
-        case .goesOn: return proceed()
+        case .goesOn: return proceed(request)
         case .waits:
             state = .waiting
             return .wait
@@ -311,29 +311,27 @@ public final class RequestSession {
     }
 
     /// The request has its turn: asks for its token ids if they are wanted, else decides.
-    private func proceed() -> Step {
-        guard let body = renderBody.take(), let request, let path = api?.renderPath,
+    private func proceed(_ request: SchedulingRequest) -> Step {
+        guard let body = renderBody.take(), let path = api?.renderPath,
             let question = router.tokenizeRequest(for: request, path: path, body: body)
-        else { return consult() }
+        else { return consult(request) }
         state = .tokenizing
         return .tokenize(question)
     }
 
     /// Asks the services that plugins go by, one after the other, then decides.
-    private func consult() -> Step {
-        guard let request else { return .more }
+    private func consult(_ request: SchedulingRequest) -> Step {
         consultation = Consultation(about: request, within: limits, by: router)
-        return askNext()
+        return askNext(request)
     }
 
-    private func askNext() -> Step {
-        guard let question = consultation.question else { return decide() }
+    private func askNext(_ request: SchedulingRequest) -> Step {
+        guard let question = consultation.question else { return decide(request) }
         state = .consulting
         return .consult(question)
     }
 
-    private func decide() -> Step {
-        guard let request else { return .more }
+    private func decide(_ request: SchedulingRequest) -> Step {
         do {
             let routing = try router.route(
                 request, within: limits, rewritesResponse: rewritesResponse, metrics: metrics)
@@ -371,7 +369,7 @@ public final class RequestSession {
     public func signalled() -> Step {
         guard state != .ended else { return .more }
         switch flow.takeSignal() {
-        case .dispatched where state == .waiting: return proceed()
+        case .dispatched where state == .waiting: return request.map(proceed) ?? .more
         case .rejected(let rejection):
             release()
             return reject(rejection.error)

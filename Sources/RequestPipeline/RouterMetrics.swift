@@ -120,6 +120,15 @@ public final class RouterMetrics: Sendable {
                 pool.snapshot.members.map { ([$0.endpoint.server.name], Double(read($0))) }
             }
         }
+        registry.gauges(
+            "llmd_endpoint_circuit_open",
+            "1 from the failures that open an endpoint's circuit to the answer that closes it.",
+            labels: ["name", "model_server_endpoint"]
+        ) {
+            pool.snapshot.members.map {
+                ([name, $0.endpoint.server.name], $0.hasOpenCircuit ? 1 : 0)
+            }
+        }
         let averages: [(String, String, @Sendable (ServerLoad) -> Double)] = [
             ("queue_size", "waiting requests", { Double($0.waitingCount) }),
             ("running_requests", "running requests", { Double($0.runningCount) }),

@@ -1,6 +1,7 @@
 import Core
 import ModelServers
 import RequestPipeline
+import Telemetry
 import Testing
 
 @Suite struct CircuitTests {
@@ -70,6 +71,31 @@ import Testing
         }
         #expect(!fixture.pool.snapshot.members[0].isHealthy)
         #expect(fixture.inFlight == [0])
+    }
+
+    @Test func aMetricTellsOfOpenCircuitsAndGoesWithTheEndpoint() throws {
+        let fixture = try Fixture([servers[0]], policy: .random)
+        func isOpen(_ name: String) -> Double {
+            fixture.metric(
+                "llmd_endpoint_circuit_open", #"{name="test",model_server_endpoint="\#(name)"}"#)
+        }
+        let member = fixture.pool.snapshot.members[0]
+        _ = try serve(fixture) { session in _ = session.endpointFailed() }
+        fixture.pool.update(servers)
+        #expect([isOpen("a"), isOpen("b")] == [1, 0])
+        // The probe may try: that closes nothing yet.
+        member.scraped(.unreadable, at: .now + .seconds(2))
+        #expect(member.isHealthy)
+        #expect(isOpen("a") == 1)
+        member.requestAnswered(isFailure: false, at: .now)
+        #expect(isOpen("a") == 0)
+        member.requestFailedToConnect(at: .now)
+        #expect(isOpen("a") == 1)
+        fixture.pool.update([servers[1]])
+        let page = String(decoding: fixture.registry.exposition(), as: UTF8.self)
+        let series = page.split(separator: "\n").filter { $0.hasPrefix("llmd_endpoint_circuit") }
+        #expect(series.count == 1)
+        #expect(series.first?.hasSuffix(#"model_server_endpoint="b"} 0"#) == true)
     }
 
     @Test func aProbeThatTellsNothingMakesRoomForAnother() throws {
