@@ -12,7 +12,6 @@ struct Consultation {
 
     /// Asks whom the router's plugins go by.
     init(about request: SchedulingRequest, within limits: EndpointLimits, by router: Router) {
-        guard router.scheduler.inquires else { return }
         inquiries = router.withDesk { desk in
             desk.lay(request, within: limits, at: .now)
             defer { desk.clear() }

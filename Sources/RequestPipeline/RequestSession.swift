@@ -321,7 +321,9 @@ public final class RequestSession {
 
     /// Asks the services that plugins go by, one after the other, then decides.
     private func consult(_ request: SchedulingRequest) -> Step {
-        consultation = Consultation(about: request, within: limits, by: router)
+        if router.scheduler.inquires {
+            consultation = Consultation(about: request, within: limits, by: router)
+        }
         return askNext(request)
     }
 

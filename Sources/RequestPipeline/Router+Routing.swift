@@ -26,16 +26,26 @@ extension Router {
             defer { desk.clear() }
             var span = trace(of: request).flatMap { spans.begin("llm_d.epp.schedule", under: $0) }
             defer { span?.end() }
-            let result = try schedule(&desk.cycle)
-            var headers = scheduler.prepare(result, in: desk.cycle.context)
-            addOwnHeaders(of: request, rewritesResponse: rewritesResponse, to: &headers)
-            let routing = place(
-                request, result, over: desk.snapshot.members, in: &desk.cycle, headers: headers)
-            metrics?.running.increment()
-            self.metrics.decided(
-                result, in: desk.cycle.context, model: metrics, took: MonotonicTime.now - began)
-            return routing
+            return try route(
+                request, over: desk.snapshot.members, in: &desk.cycle, since: began,
+                rewritesResponse: rewritesResponse, metrics: metrics)
         }
+    }
+
+    // Of the cycle, not of the desk: what belongs to an object is copied to be looked at.
+    private func route(
+        _ request: SchedulingRequest, over members: [PoolMember],
+        in cycle: inout SchedulingCycle, since began: MonotonicTime, rewritesResponse: Bool,
+        metrics: ModelMetrics?
+    ) throws(SchedulingFailure) -> Routing {
+        let result = try schedule(&cycle)
+        var headers = scheduler.prepare(result, in: cycle.context)
+        addOwnHeaders(of: request, rewritesResponse: rewritesResponse, to: &headers)
+        let routing = place(request, result, over: members, in: &cycle, headers: headers)
+        metrics?.running.increment()
+        self.metrics.decided(
+            result, in: cycle.context, model: metrics, took: MonotonicTime.now - began)
+        return routing
     }
 
     private func addOwnHeaders(

@@ -29,21 +29,14 @@ enum PromptKeys {
 
     private static func tokens(of text: Span<UInt8>, maximum: Int) -> [UInt32] {
         let count = min((text.count + bytesPerToken - 1) / bytesPerToken, maximum)
-        let whole = min(text.count / bytesPerToken, count)
         return [UInt32](unsafeUninitializedCapacity: count) { tokens, initialized in
+            // The last one may be filled up with zeros.
+            if count > 0 { tokens[count - 1] = 0 }
             text.withUnsafeBytes { bytes in
-                for i in 0..<whole {
-                    tokens[i] = UInt32(
-                        littleEndian: bytes.loadUnaligned(
-                            fromByteOffset: bytesPerToken * i, as: UInt32.self))
-                }
-                guard whole < count else { return }
-                var last: UInt32 = 0
-                for i in (bytesPerToken * whole)..<bytes.count {
-                    last |= UInt32(bytes[i]) << UInt32(8 * (i - bytesPerToken * whole))
-                }
-                tokens[whole] = last
+                UnsafeMutableRawBufferPointer(tokens).copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: bytes.prefix(count * bytesPerToken)))
             }
+            for i in 0..<count { tokens[i] = UInt32(littleEndian: tokens[i]) }
             initialized = count
         }
     }
