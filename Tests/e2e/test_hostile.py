@@ -3,11 +3,14 @@
 import concurrent.futures
 import contextlib
 import json
+import select
 import socket
 import threading
+import time
 
 import pytest
 from conftest import LLMD, free_ports, get, healthy, post, running
+from roles import DEFAULTS, engines, gateway, settle
 
 MODEL = "llmd-sim"
 MEBI = 1 << 20
@@ -104,6 +107,43 @@ def test_body_that_stops_halfway_times_out():
         gateway.port = port
         answer = raw(gateway, [head], timeout=10.0)
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_400_tricklers_are_cut_off():
+    """Every byte is progress, but a head and a body have to end in time."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n"
+    base = free_ports(20)
+    with (
+        engines([base + 10]),
+        gateway(base, DEFAULTS, [base + 10], "--header-timeout", "1", "--body-timeout", "1")
+        as process,
+        contextlib.ExitStack() as connections,
+    ):
+        process.port = base
+        answers = {}
+        for number in range(400):
+            connection = socket.create_connection(("127.0.0.1", base), 10)
+            connections.enter_context(connection)
+            connection.sendall(head + (b"x: " if number % 2 else b"\r\n"))
+            answers[connection] = b""
+        trickling = set(answers)
+        end = time.monotonic() + 20
+        with others_are_served(process):
+            while trickling and time.monotonic() < end:
+                readable, _, _ = select.select(trickling, [], [], 0.05)
+                for connection in trickling.copy():
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        connection.sendall(b" ")
+                for connection in readable:
+                    chunk = b""
+                    with contextlib.suppress(ConnectionResetError):
+                        chunk = connection.recv(4096)
+                    answers[connection] += chunk
+                    if not chunk:
+                        trickling.remove(connection)
+        assert not trickling
+        assert {answer[:13] for answer in answers.values()} == {b"HTTP/1.1 408 "}
+        settle(base + 2)
 
 
 def test_header_of_1_mb_is_refused(stack):
