@@ -200,6 +200,8 @@ def test_broken_engine(tmp_path, front, how):
         load = Load(port, lambda number: json.dumps(
             {"model": MODEL, "prompt": [number] * 40, "max_tokens": 1}).encode())
         load.run(3000, deadline=60)
-        print(load.ends, load.longest)
         only(load, 502, 503, 504, "lost")
+        # It is avoided soon, except that Envoy does not tell the router of half an answer.
+        if (front, how) != ("envoy", "torn"):
+            assert load.ends[200] > 2700, load.ends
         settle(base + 2)

@@ -18,7 +18,7 @@ COUNT = int(os.environ.get("SCALE_REQUESTS", 10_000))
 CLIENTS = 10_000
 MODEL = "llmd-sim"
 # What allocator and histograms may still add once all has been done once.
-SLACK = 4 << 20
+SLACK = 6 << 20
 FLOW = """
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
