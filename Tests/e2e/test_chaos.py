@@ -127,7 +127,8 @@ def test_killed_router_of_two_that_share_their_index():
     prompts = [[100 * kind + 1000 + number for number in range(320)] for kind in (1, 7)]
 
     def start(index):
-        config = SHARED_INDEX.replace("LISTEN", peers[index]).replace("PEERS", json.dumps(peers)[1:-1])
+        config = SHARED_INDEX.replace("LISTEN", peers[index])
+        config = config.replace("PEERS", json.dumps(peers)[1:-1])
         return router(base + 3 * index, config, endpoints)
 
     def blocks(index):
