@@ -34,6 +34,7 @@ test-swift: setup
 	$(SWIFT_BUILD) --build-tests
 	swift test -c release --skip-build
 
+# SCALE_REQUESTS (10000): how many requests Tests/e2e/test_scale.py sends through Envoy.
 test-e2e: build $(VENV)/.ok
 	$(VENV)/bin/pytest -q Tests/e2e
 
@@ -57,11 +58,12 @@ fuzz: setup
 	KVINDEX_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} INDEXER_FUZZ_SECONDS=$${FUZZ_SECONDS:-60} \
 	    swift test -c release --skip-build --filter 'HostileEventTests|HostileRequestTests'
 
-## make soak    the index against simulated engines, 1,000 seeds
-soak: setup
+## make soak    the index against simulated engines, 1,000 seeds; 100,000 requests through Envoy
+soak: build $(VENV)/.ok
 	$(SWIFT_BUILD) --build-tests
 	KVINDEX_SEEDS=$${KVINDEX_SEEDS:-1000} swift test -c release --skip-build \
 	    --filter SimulationTests
+	SCALE_REQUESTS=$${SCALE_REQUESTS:-100000} $(VENV)/bin/pytest -q -s Tests/e2e/test_scale.py
 
 ## make clean   remove what was built
 clean:

@@ -73,6 +73,8 @@ struct SeededGenerator: RandomNumberGenerator {
         let fixture = try Fixture()
         let (session, _) = fixture.step(#"{"model":"m","stream":true,"prompt":\#(prompt(40))}"#)
         #expect(fixture.metric("llm_d_epp_request_running", #"model_name="m""#) == 1)
+        #expect(fixture.metric("llm_d_epp_inflight_requests") == 2)
+        #expect(fixture.metric("llm_d_epp_inflight_tokens") == 40)
         session.responseStarted(status: 200)
         let usage =
             #""usage":{"prompt_tokens":40,"completion_tokens":2,"#
@@ -92,6 +94,8 @@ struct SeededGenerator: RandomNumberGenerator {
         #expect(fixture.metric("llm_d_epp_disagg_decision_total", "prefill-decode") == 1)
         #expect(fixture.metric("llm_d_epp_scheduler_e2e_duration_seconds_count") == 1)
         #expect(fixture.metric("llm_d_epp_request_running") == 0)
+        #expect(fixture.metric("llm_d_epp_inflight_requests") == 0)
+        #expect(fixture.metric("llm_d_epp_inflight_tokens") == 0)
     }
 
     /// The usage is found wherever in a response it falls, also across pieces.

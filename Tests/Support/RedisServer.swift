@@ -36,7 +36,8 @@ package final class RedisServer: @unchecked Sendable {
     package func start() throws {
         let words =
             [
-                "setpriv", "--pdeathsig", "KILL", "--", "redis-server", "--port", "\(address.port)", "--bind", address.host,
+                "setpriv", "--pdeathsig", "KILL", "--", "redis-server", "--port", "\(address.port)",
+                "--bind", address.host,
                 "--unixsocket", socketPath, "--dir", folder.path, "--save", "", "--appendonly",
                 "no",
                 "--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes",

@@ -2,13 +2,17 @@ import Foundation
 import Telemetry
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct LogFileTests {
+@Suite(.timeLimit(.minutes(1))) final class LogFileTests {
     private let folder = FileManager.default.temporaryDirectory
         .appending(path: "log-\(UUID().uuidString)")
     private let dropped = MetricsRegistry().counter("dropped_total", "Lines that were lost.")
 
     init() throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    }
+
+    deinit {
+        try? FileManager.default.removeItem(at: folder)
     }
 
     private func path(_ name: String) -> String { folder.appending(path: name).path }
@@ -18,7 +22,6 @@ import Testing
     }
 
     @Test func appendsLinesInOrder() throws {
-        defer { try? FileManager.default.removeItem(at: folder) }
         try "old\n".write(toFile: path("a"), atomically: true, encoding: .utf8)
         let log = try LogFile(path: path("a"), dropped: dropped)
         for number in 0..<1000 { log.write(Array("\(number)\n".utf8)) }
@@ -28,7 +31,6 @@ import Testing
     }
 
     @Test func aRenamedFileIsOpenedAnew() throws {
-        defer { try? FileManager.default.removeItem(at: folder) }
         let log = try LogFile(path: path("a"), dropped: dropped)
         log.write(Array("1\n".utf8))
         log.flush(within: .seconds(30))
@@ -45,7 +47,6 @@ import Testing
 
     /// A FIFO that nobody empties stands for a disk that hangs.
     @Test func whoWritesNeverWaits() throws {
-        defer { try? FileManager.default.removeItem(at: folder) }
         #expect(mkfifo(path("f"), 0o600) == 0)
         let reader = open(path("f"), O_RDONLY | O_NONBLOCK)
         defer { close(reader) }

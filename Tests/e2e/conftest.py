@@ -86,6 +86,12 @@ def healthy(port, path="/health"):
         return False
 
 
+def listens(port):
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+        return True
+
+
 def metrics(port):
     """The samples of /metrics: {'name{labels}': value}."""
     status, _, text = get(port, "/metrics")
@@ -128,11 +134,12 @@ def children(pid):
 
 
 class Process:
-    """A child whose output is read as it comes; killed at the end of its scope."""
+    """A child whose output is read as it comes; killed at the end of its scope, and with the
+    thread that starts it, be that by kill -9."""
 
     def __init__(self, *arguments, env=None, own_group=False):
         self.popen = subprocess.Popen(
-            [str(argument) for argument in arguments],
+            ["setpriv", "--pdeathsig", "KILL", "--", *(str(argument) for argument in arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -178,6 +185,10 @@ class Process:
         for reader in self.readers:
             reader.join(deadline)
         return self.popen.returncode
+
+    def kill(self):
+        self.popen.kill()
+        self.popen.wait()
 
     def stop(self):
         if self.popen.poll() is None:

@@ -3,11 +3,14 @@
 import concurrent.futures
 import contextlib
 import json
+import select
 import socket
 import threading
+import time
 
 import pytest
 from conftest import LLMD, free_ports, get, healthy, post, running
+from roles import DEFAULTS, engines, gateway, settle
 
 MODEL = "llmd-sim"
 MEBI = 1 << 20
@@ -104,6 +107,36 @@ def test_body_that_stops_halfway_times_out():
         gateway.port = port
         answer = raw(gateway, [head], timeout=10.0)
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_400_tricklers_are_cut_off():
+    """Every byte is progress, but a head and a body have to end in time."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n"
+    base = free_ports(20)
+    with (
+        engines([base + 10]),
+        gateway(base, DEFAULTS, [base + 10], "--header-timeout", "1", "--body-timeout", "1")
+        as process,
+        contextlib.ExitStack() as connections,
+    ):
+        process.port = base
+        trickling, answers = set(), []
+        for number in range(400):
+            connection = socket.create_connection(("127.0.0.1", base), 10)
+            connections.enter_context(connection)
+            connection.sendall(head + (b"x: " if number % 2 else b"\r\n"))
+            trickling.add(connection)
+        end = time.monotonic() + 20
+        with others_are_served(process):
+            while trickling and time.monotonic() < end:
+                readable, _, _ = select.select(trickling, [], [], 0.05)
+                for connection in readable:
+                    answers.append(connection.recv(4096)[:13])
+                    trickling.remove(connection)
+                for connection in trickling:
+                    connection.sendall(b" ")
+        assert answers == [b"HTTP/1.1 408 "] * 400
+        settle(base + 2)
 
 
 def test_header_of_1_mb_is_refused(stack):
