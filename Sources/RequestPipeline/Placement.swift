@@ -22,6 +22,15 @@ struct Placement {
         (prefill ?? target).prefillStarted(tokenCount: uncachedTokens)
     }
 
+    /// The head of the response came; whether that says that the prompt is computed. It does if
+    /// another endpoint was to compute it, for the target is asked after that. An engine that
+    /// does both sends the head of a stream before it begins: only its first token tells.
+    mutating func responseStarted() -> Bool {
+        guard prefill != nil else { return false }
+        endPrefill()
+        return true
+    }
+
     /// The prompt is computed, or nobody will wait for it.
     mutating func endPrefill() {
         (prefill ?? target).prefillEnded(tokenCount: prefillTokens)

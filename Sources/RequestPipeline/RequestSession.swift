@@ -198,7 +198,7 @@ public final class RequestSession {
         self.status = status
         routed?.status = status
         settle()
-        placement?.endPrefill()
+        if placement?.responseStarted() == true { router.flow.promptComputed(now: .now) }
         if let server, let target = placement?.target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
         {
@@ -218,8 +218,11 @@ public final class RequestSession {
     ) {
         guard state == .routed, !bytes.isEmpty else { return }
         if firstByteAt == nil {
-            firstByteAt = now()
-            routed?.firstByteAt = firstByteAt
+            let now = now()
+            firstByteAt = now
+            routed?.firstByteAt = now
+            placement?.endPrefill()
+            router.flow.promptComputed(now: now)
         }
         usage?.append(bytes)
     }

@@ -19,11 +19,12 @@ import Testing
 
     private func pool(
         _ loads: [EndpointLoad], by detector: any SaturationDetector = UtilizationDetector(),
-        unplaced: Int = 0, at now: Double = 0
+        unplaced tokens: [Int] = [], at now: Double = 0
     ) -> PoolSaturation {
         var pool = PoolSaturation()
         for load in loads { pool.add(load, by: detector, at: time(now)) }
-        pool.unplacedCount = unplaced
+        pool.unplaced.count = tokens.count
+        pool.unplaced.used = tokens.reduce(0) { $0 + detector.use(byPromptTokens: $1) }
         return pool
     }
 
@@ -69,8 +70,8 @@ import Testing
         #expect(pool([load(running: 90, inFlight: 180)]).effective == 0)
         // So do those that are on their way to some endpoint.
         let two = [load(inFlight: allowance - 2), load(inFlight: allowance)]
-        #expect(pool(two, unplaced: 2).effective == 0)
-        #expect(pool(two, unplaced: 12).effective == 1)
+        #expect(pool(two, unplaced: [9, 9]).effective == 0)
+        #expect(pool(two, unplaced: Array(repeating: 9, count: 12)).effective == 1)
     }
 
     @Test func concurrencyIsAggregate() {
@@ -78,14 +79,18 @@ import Testing
         detector.maxConcurrency = 10
         let two = [load(scraped: nil, inFlight: 9), load(scraped: nil, inFlight: 3)]
         #expect(pool(two, by: detector).effective == 0.6)
-        #expect(pool(two, by: detector, unplaced: 8).effective == 1)
+        #expect(pool(two, by: detector, unplaced: Array(repeating: 9, count: 8)).effective == 1)
         detector.mode = .tokens
         detector.maxTokenConcurrency = 1000
-        let tokens = [load(inFlight: 2, tokens: 500), load(inFlight: 2, tokens: 1500)]
-        #expect(pool(tokens, by: detector).effective == 1)
-        #expect(pool(tokens, by: detector, unplaced: 1).effective == 1.25)
+        let tokens = [load(inFlight: 2, tokens: 500), load(inFlight: 2, tokens: 300)]
+        #expect(pool(tokens, by: detector).effective == 0.4)
+        #expect(pool(tokens, by: detector, unplaced: [400, 200]).effective == 0.7)
+        // A long prompt fills one endpoint.
+        #expect(pool(tokens, by: detector, unplaced: [9000]).effective == 0.9)
+        #expect(pool([load(tokens: 9000), load()], by: detector).effective == 0.5)
         detector.mode = .hybrid
         #expect(pool([load(inFlight: 5, tokens: 900)], by: detector).effective == 0.9)
         #expect(pool([load(inFlight: 5, tokens: 100)], by: detector).effective == 0.5)
+        #expect(pool([load(inFlight: 5)], by: detector, unplaced: [200, 9]).effective == 0.8)
     }
 }
