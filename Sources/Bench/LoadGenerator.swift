@@ -23,6 +23,23 @@ public struct Outcome: Sendable {
     public var isAnswered = false
     /// From when the request was due to when it was sent.
     public var lateness = Duration.zero
+
+    /// Makes an outcome.
+    package init(
+        timeToFirstToken: Duration?, duration: Duration, promptTokens: Int = 0,
+        completionTokens: Int = 0, failure: String? = nil, status: Int? = nil,
+        dropReason: String? = nil, isAnswered: Bool = false, lateness: Duration = .zero
+    ) {
+        self.timeToFirstToken = timeToFirstToken
+        self.duration = duration
+        self.promptTokens = promptTokens
+        self.completionTokens = completionTokens
+        self.failure = failure
+        self.status = status
+        self.dropReason = dropReason
+        self.isAnswered = isAnswered
+        self.lateness = lateness
+    }
 }
 
 /// Sends a workload to an OpenAI server as streamed completions, in open loop: each request

@@ -6,18 +6,15 @@ public enum OverloadConfiguration {
     public static func text(engines: Int, bands: [OverloadBand]) -> String {
         let rest = engines > 1 ? Double(engines - 1) / Double(engines) : 1
         let ceilings = bands.enumerated().map { index, band in
-            "\"\(band.priority)\": \(index == 0 ? "1" : fixed(rest, places: 4))"
+            "\"\(band.priority)\": \(index == 0 ? 1 : rest)"
         }
         return """
             apiVersion: llm-d.ai/v1alpha1
             kind: EndpointPickerConfig
             featureGates: [flowControl]
             plugins:
-            - type: approx-prefix-cache-producer
             - type: prefix-cache-scorer
-              parameters: {prefixMatchInfoProducerName: approx-prefix-cache-producer}
             - type: prefill-cost-scorer
-              parameters: {prefixMatchInfoProducerName: approx-prefix-cache-producer}
             - type: concurrency-detector
               parameters: {concurrencyMode: hybrid, maxConcurrency: 256, maxTokenConcurrency: 512}
             - type: priority-holdback-policy

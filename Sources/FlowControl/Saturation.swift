@@ -18,6 +18,8 @@ public struct EndpointLoad: Sendable {
     public var inFlightCount = 0
     /// Prompt tokens that this router has there to be computed.
     public var inFlightTokens = 0
+    /// The prompts that these are of.
+    public var inFlightPrompts = 0
 
     /// Makes the load of an endpoint of which nothing is known but what it is for.
     public init(takesPrefill: Bool, takesDecode: Bool) {
@@ -62,6 +64,10 @@ public struct UtilizationDetector: SaturationDetector {
     /// queue of thousands must not follow one good report.
     package static let minimumAllowance = 32
 
+    /// Of those, no more than have so many prompt tokens together: as many as an engine takes into
+    /// one step begin at once, the others wait. vLLM's `max_num_batched_tokens` on a large GPU.
+    package static let allowedTokens = 8192
+
     /// Waiting requests at which an endpoint is full.
     public var queueDepthThreshold = 5
     /// Use of the KV cache at which an endpoint is full, 0 to 1.
@@ -82,7 +88,11 @@ public struct UtilizationDetector: SaturationDetector {
         else { return EndpointUse(used: 1, capacity: 1, isStale: true) }
         // What was sent and is in no report yet.
         let unseen = max(0, load.inFlightCount - load.waitingCount - load.runningCount)
-        let allowance = max(Self.minimumAllowance, load.runningCount)
+        var allowance = max(Self.minimumAllowance, load.runningCount)
+        if load.inFlightTokens > 0 {
+            allowance = min(
+                allowance, max(1, Self.allowedTokens * load.inFlightPrompts / load.inFlightTokens))
+        }
         let waiting = load.waitingCount + max(0, unseen - allowance)
         return EndpointUse(
             used: max(

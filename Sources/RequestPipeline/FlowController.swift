@@ -302,5 +302,6 @@ extension EndpointLoad {
         scrapedAt = load.scrapedAt
         inFlightCount = member.inFlightCount
         inFlightTokens = member.prefillTokensInFlight
+        inFlightPrompts = member.prefillsInFlightCount
     }
 }

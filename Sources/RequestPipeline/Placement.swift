@@ -7,7 +7,8 @@ struct Placement {
     /// Who computes the prompt for the target; nil: the target does, or it is computed.
     private(set) var prefill: PoolMember?
 
-    private var prefillTokens: Int
+    /// Nil once they are computed.
+    private var prefillTokens: Int?
     /// Whether the request is the probe of an open circuit there.
     private var isProbe: Bool
     private var isPrefillProbe: Bool
@@ -33,8 +34,8 @@ struct Placement {
 
     /// The prompt is computed, or nobody will wait for it.
     mutating func endPrefill() {
-        (prefill ?? target).prefillEnded(tokenCount: prefillTokens)
-        prefillTokens = 0
+        guard let tokens = prefillTokens.take() else { return }
+        (prefill ?? target).prefillEnded(tokenCount: tokens)
         prefill?.requestEnded(wasProbe: isPrefillProbe)
         prefill = nil
     }

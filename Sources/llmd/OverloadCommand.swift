@@ -17,18 +17,19 @@ struct OverloadCommand: AsyncParsableCommand {
             """)
 
     @Option(help: "Engines to start.")
-    var engines = 4
+    var engines = 8
 
     @Option(
         name: .customLong("config"),
-        help: "An EndpointPickerConfig file for the gateway; default: that of docs/flow-control.md.")
+        help: "An EndpointPickerConfig file for the gateway; default: that of docs/flow-control.md."
+    )
     var configFile: String?
 
     @Option(help: "How many times what the pool can serve is asked for.")
     var overload = 2.0
 
     @Option(help: "The part of what the pool can serve that high asks for.")
-    var high = 0.05
+    var high = 0.1
 
     @Option(help: "The part of what the pool can serve that normal asks for.")
     var normal = 0.6
@@ -49,7 +50,7 @@ struct OverloadCommand: AsyncParsableCommand {
     var concurrency: Int?
 
     @Option(help: "Tokens of a prompt.")
-    var promptTokens = 1000
+    var promptTokens = 4000
 
     @Option(help: "Tokens of an answer.")
     var outputTokens = 64
@@ -134,7 +135,9 @@ struct OverloadCommand: AsyncParsableCommand {
                 configTexts: configFile == nil
                     ? [OverloadConfiguration.text(engines: engines, bands: bands)] : [],
                 model: model, port: firstPort, metricsPort: firstPort + 1,
-                firstChildPort: firstPort + 10, engineArguments: engineArgument,
+                firstChildPort: firstPort + 10,
+                // Nothing is moved here, and many engines fit into little memory.
+                engineArguments: ["--block-bytes", "64"] + engineArgument,
                 endpointsFile: endpoints.path))
         let objectives = bands.map { "- {name: \($0.name), priority: \($0.priority)}\n" }
         try (plan.endpointsText + "objectives:\n" + objectives.joined())

@@ -5,7 +5,8 @@ import Testing
 @Suite struct SaturationTests {
     private func load(
         waiting: Int = 0, running: Int = 0, kvUsage: Double = 0, scraped: Double? = 0,
-        inFlight: Int = 0, tokens: Int = 0, prefill: Bool = false, decode: Bool = true
+        inFlight: Int = 0, tokens: Int = 0, prompts: Int = 0, prefill: Bool = false,
+        decode: Bool = true
     ) -> EndpointLoad {
         var load = EndpointLoad(takesPrefill: prefill, takesDecode: decode)
         load.waitingCount = waiting
@@ -14,6 +15,7 @@ import Testing
         load.scrapedAt = scraped.map(time)
         load.inFlightCount = inFlight
         load.inFlightTokens = tokens
+        load.inFlightPrompts = prompts
         return load
     }
 
@@ -72,6 +74,21 @@ import Testing
         let two = [load(inFlight: allowance - 2), load(inFlight: allowance)]
         #expect(pool(two, unplaced: [9, 9]).effective == 0)
         #expect(pool(two, unplaced: Array(repeating: 9, count: 12)).effective == 1)
+    }
+
+    @Test func ofLongPromptsFewStartAtOnce() {
+        // Two of these fit into a step.
+        #expect(pool([load(inFlight: 2, tokens: 8000, prompts: 2)]).effective == 0)
+        #expect(pool([load(inFlight: 7, tokens: 28_000, prompts: 7)]).effective == 1)
+        // One starts, however long it is.
+        #expect(pool([load(inFlight: 2, tokens: 200_000, prompts: 2)]).effective == 0.2)
+        // It goes by prompts that are yet to be computed, and not by all that run.
+        let busy = load(running: 90, inFlight: 92, tokens: 8000, prompts: 2)
+        #expect(pool([busy]).effective == 0)
+        // Whole responses say nothing before their end: those that run do not wait.
+        let whole = load(running: 20, inFlight: 22, tokens: 88_000, prompts: 22)
+        #expect(pool([whole]).effective == 0)
+        #expect(pool([whole], unplaced: [4000]).effective == 0.2)
     }
 
     @Test func concurrencyIsAggregate() {
