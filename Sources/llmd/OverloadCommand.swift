@@ -104,6 +104,7 @@ struct OverloadCommand: AsyncParsableCommand {
         }
         try require((1...100_000).contains(promptTokens), "--prompt-tokens must be 1 to 100000")
         try require((1...100_000).contains(outputTokens), "--output-tokens must be 1 to 100000")
+        try require(firstPort <= 65_000, "--first-port must be at most 65000")
         try require(url == nil || configFile == nil, "--config is for a stack, not for a --url")
         _ = try server()
     }

@@ -99,9 +99,8 @@ import Testing
             return pool
         }
         func place(_ id: FlowRequestID, _ band: Int, since: Double, at now: Double) {
-            let engine = engines.indices.min {
-                engines[$0].inFlightTokens < engines[$1].inFlightTokens
-            }!
+            let least = engines.map(\.inFlightTokens).min()
+            let engine = engines.firstIndex { $0.inFlightTokens == least } ?? 0
             engines[engine].inFlightCount += 1
             engines[engine].inFlightTokens += promptTokens
             let done = max(now + hopSeconds, engines[engine].isBusyUntil) + promptSeconds
