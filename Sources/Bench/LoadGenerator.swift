@@ -14,6 +14,32 @@ public struct Outcome: Sendable {
     public var completionTokens = 0
     /// What went wrong, if anything did.
     public var failure: String?
+    /// The status of the response; nil if none came.
+    public var status: Int?
+    /// Why the router dropped the request, if it says so: `x-llm-d-request-dropped-reason`.
+    public var dropReason: String?
+    /// Whether the server said how the request ended: a response that is complete, or a stream
+    /// that says what went wrong.
+    public var isAnswered = false
+    /// From when the request was due to when it was sent.
+    public var lateness = Duration.zero
+
+    /// Makes an outcome.
+    package init(
+        timeToFirstToken: Duration?, duration: Duration, promptTokens: Int = 0,
+        completionTokens: Int = 0, failure: String? = nil, status: Int? = nil,
+        dropReason: String? = nil, isAnswered: Bool = false, lateness: Duration = .zero
+    ) {
+        self.timeToFirstToken = timeToFirstToken
+        self.duration = duration
+        self.promptTokens = promptTokens
+        self.completionTokens = completionTokens
+        self.failure = failure
+        self.status = status
+        self.dropReason = dropReason
+        self.isAnswered = isAnswered
+        self.lateness = lateness
+    }
 }
 
 /// Sends a workload to an OpenAI server as streamed completions, in open loop: each request
@@ -104,15 +130,29 @@ public actor LoadGenerator {
 
     private func send(_ index: Int) {
         pendingCount += 1
+        let item = workload.items[index]
+        let lateness = (.now - startedAt) - Duration(seconds: item.arrival)
+        send(item, to: servers[index % servers.count]) { generator, outcome in
+            var outcome = outcome
+            outcome.lateness = lateness
+            generator.ended(index, outcome)
+        }
+    }
+
+    private func send(
+        _ item: Workload.Item, to server: SocketAddress,
+        then end: @escaping @Sendable (isolated LoadGenerator, Outcome) -> Void
+    ) {
         var head = HTTPRequestHead(method: "POST", target: "/v1/completions")
         head.headers.append("content-type", "application/json")
-        head.headers.append("x-session-id", "session-\(workload.items[index].session)")
-        let running = RunningRequest { [self] outcome in
-            assumeIsolated { $0.ended(index, outcome) }
+        head.headers.append("x-session-id", "session-\(item.session)")
+        if let objective = item.objective {
+            head.headers.append("x-llm-d-inference-objective", objective)
         }
-        _ = client.start(
-            head, to: servers[index % servers.count], body: .bytes(body(of: workload.items[index])),
-            delegate: running)
+        let running = RunningRequest { [self] outcome in
+            assumeIsolated { end($0, outcome) }
+        }
+        _ = client.start(head, to: server, body: .bytes(body(of: item)), delegate: running)
     }
 
     private func body(of item: Workload.Item) -> [UInt8] {
@@ -134,6 +174,69 @@ public actor LoadGenerator {
         return json.bytes
     }
 
+    // MARK: - Saturation
+
+    private struct Saturation {
+        var objective: String
+        var promptTokens: Int
+        var outputTokens: Int
+        var random: SplitMix64
+        var sentCount = 0
+        var endsAt: MonotonicTime
+        var countsFrom: MonotonicTime
+        var completedCount = 0
+    }
+
+    private var saturation: Saturation?
+
+    /// A lane that was refused tries again after this time.
+    private static let refusalDelay = Duration.milliseconds(100)
+
+    /// Keeps `concurrency` requests at the servers for so many seconds; none has a prefix in common
+    /// with another. Requests that run at the end are left to ``shutdown()``.
+    ///
+    /// - Returns: How many were served per second in the second half of that time.
+    public func saturate(
+        concurrency: Int, seconds: Double, objective: String, promptTokens: Int,
+        outputTokens: Int, seed: UInt64
+    ) async -> Double {
+        let now = MonotonicTime.now
+        saturation = Saturation(
+            objective: objective, promptTokens: promptTokens, outputTokens: outputTokens,
+            random: SplitMix64(state: seed), endsAt: now + Duration(seconds: seconds),
+            countsFrom: now + Duration(seconds: seconds / 2))
+        for _ in 0..<concurrency { sendNext() }
+        await withCheckedContinuation { continuation in
+            loop.schedule(after: Duration(seconds: seconds)) { continuation.resume() }
+        }
+        defer { saturation = nil }
+        return Double(saturation?.completedCount ?? 0) / (seconds / 2)
+    }
+
+    private func sendNext() {
+        guard var saturation, .now < saturation.endsAt else { return }
+        let item = Workload.Item(
+            arrival: 0, tokens: saturation.random.prompt(length: saturation.promptTokens),
+            outputLength: saturation.outputTokens, session: saturation.sentCount,
+            objective: saturation.objective)
+        saturation.sentCount += 1
+        self.saturation = saturation
+        send(item, to: servers[saturation.sentCount % servers.count]) { generator, outcome in
+            generator.saturationEnded(outcome)
+        }
+    }
+
+    private func saturationEnded(_ outcome: Outcome) {
+        guard outcome.failure == nil else {
+            loop.schedule(after: Self.refusalDelay) { self.assumeIsolated { $0.sendNext() } }
+            return
+        }
+        if let saturation, .now >= saturation.countsFrom {
+            self.saturation?.completedCount += 1
+        }
+        sendNext()
+    }
+
     private func ended(_ index: Int, _ outcome: Outcome) {
         outcomes[index] = outcome
         pendingCount -= 1
@@ -149,7 +252,8 @@ public actor LoadGenerator {
 private final class RunningRequest: ClientExchangeDelegate {
     private let sentAt = MonotonicTime.now
     private let end: (Outcome) -> Void
-    private var status = 0
+    private var status: Int?
+    private var dropReason: String?
     private var reader = StreamReader()
     private var errorBody: [UInt8] = []
 
@@ -159,6 +263,7 @@ private final class RunningRequest: ClientExchangeDelegate {
 
     func exchange(_ exchange: ClientExchange, responded head: HTTPResponseHead) {
         status = head.status
+        dropReason = head.headers[first: "x-llm-d-request-dropped-reason"]
     }
 
     func exchange(_ exchange: ClientExchange, received body: UnsafeRawBufferPointer) {
@@ -171,27 +276,30 @@ private final class RunningRequest: ClientExchangeDelegate {
 
     func exchangeReceivedEnd(_ exchange: ClientExchange, trailers: HTTPHeaders?) {
         if status != 200 {
-            finish(failure: "status \(status): \(String(decoding: errorBody, as: UTF8.self))")
+            finish(
+                failure: "status \(status ?? 0): \(String(decoding: errorBody, as: UTF8.self))",
+                isAnswered: true)
         } else if let failure = reader.failure {
-            finish(failure: failure)
+            finish(failure: failure, isAnswered: true)
         } else if !reader.isDone {
-            finish(failure: "the stream ended without [DONE]")
+            finish(failure: "the stream ended without [DONE]", isAnswered: false)
         } else {
-            finish(failure: nil)
+            finish(failure: nil, isAnswered: true)
         }
     }
 
     func exchangeWritable(_ exchange: ClientExchange) {}
 
     func exchangeFailed(_ exchange: ClientExchange, _ error: NetError) {
-        finish(failure: "\(error)")
+        finish(failure: "\(error)", isAnswered: reader.failure != nil)
     }
 
-    private func finish(failure: String?) {
+    private func finish(failure: String?, isAnswered: Bool) {
         end(
             Outcome(
                 timeToFirstToken: reader.firstTokenAt.map { $0 - sentAt },
                 duration: .now - sentAt, promptTokens: reader.promptTokens,
-                completionTokens: reader.completionTokens, failure: failure))
+                completionTokens: reader.completionTokens, failure: failure, status: status,
+                dropReason: dropReason, isAnswered: isAnswered))
     }
 }

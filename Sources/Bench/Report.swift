@@ -104,15 +104,7 @@ public struct Report: Sendable {
                 report.kvBytes.map { fixed(Double($0) / 1e9, places: 2) } ?? "-",
             ]
         }
-        let widths = header.indices.map { column in
-            ([header] + rows).map { $0[column].count }.max() ?? 0
-        }
-        return ([header] + rows).map { row in
-            zip(row, widths).enumerated().map { column, cell in
-                let padding = String(repeating: " ", count: cell.1 - cell.0.count)
-                return column == 0 ? cell.0 + padding : padding + cell.0
-            }.joined(separator: "  ")
-        }.joined(separator: "\n")
+        return textTable([header] + rows)
     }
 
     private static func percent(_ value: Double) -> String {
@@ -122,4 +114,17 @@ public struct Report: Sendable {
     private static func milliseconds(_ value: Double?) -> String {
         value.map { fixed($0, places: 0) + " ms" } ?? "-"
     }
+}
+
+/// Rows of as many cells each, the first column to the left, the others to the right.
+func textTable(_ rows: [[String]]) -> String {
+    let widths = (rows.first ?? []).indices.map { column in
+        rows.map { $0[column].count }.max() ?? 0
+    }
+    return rows.map { row in
+        zip(row, widths).enumerated().map { column, cell in
+            let padding = String(repeating: " ", count: cell.1 - cell.0.count)
+            return column == 0 ? cell.0 + padding : padding + cell.0
+        }.joined(separator: "  ")
+    }.joined(separator: "\n")
 }

@@ -11,6 +11,10 @@ public struct Workload: Sendable {
         public var outputLength: Int
         /// The dialogue that it belongs to.
         public var session: Int
+        /// The index of the band that it belongs to, where there are bands.
+        public var band = 0
+        /// The objective that it names, if it does.
+        public var objective: String?
     }
 
     /// The requests in the order of arrival.
@@ -19,6 +23,13 @@ public struct Workload: Sendable {
     public let scale: Double
     /// The factor that the trace's clock was sped up by.
     public let speedup: Double
+
+    /// Takes requests in the order of arrival.
+    init(items: [Item]) {
+        self.items = items
+        scale = 1
+        speedup = 1
+    }
 
     /// Turns a trace into prompts. Token `i` of the block with hash id `h` is a fixed function of
     /// `h` and `i`, so that equal ids give equal tokens and distinct ids distinct ones.

@@ -18,6 +18,8 @@ public struct EndpointLoad: Sendable {
     public var inFlightCount = 0
     /// Prompt tokens that this router has there to be computed.
     public var inFlightTokens = 0
+    /// The prompts that these are of.
+    public var inFlightPrompts = 0
 
     /// Makes the load of an endpoint of which nothing is known but what it is for.
     public init(takesPrefill: Bool, takesDecode: Bool) {
@@ -35,8 +37,6 @@ public struct EndpointUse: Equatable, Sendable {
     public var capacity: Double
     /// How many more requests it can take before they add to `used`.
     public var freeRequests = 0
-    /// What a further request adds to `used`.
-    public var usedPerRequest: Double
     /// Whether its metrics are too old to be believed.
     public var isStale = false
 }
@@ -48,6 +48,9 @@ public protocol SaturationDetector: Sendable {
 
     /// Rates one endpoint.
     func use(of load: EndpointLoad, at now: MonotonicTime) -> EndpointUse
+
+    /// What a request adds to ``EndpointUse/used`` whose prompt has so many tokens.
+    func use(byPromptTokens count: Int) -> Double
 }
 
 /// `utilization-detector`: by the queue and the KV cache that the endpoint reported. The pool's
@@ -60,6 +63,10 @@ public struct UtilizationDetector: SaturationDetector {
     /// waiting there: this many, or as many as it runs. Most of them start to run at once, but a
     /// queue of thousands must not follow one good report.
     package static let minimumAllowance = 32
+
+    /// Of those, no more than have so many prompt tokens together: as many as an engine takes into
+    /// one step begin at once, the others wait. vLLM's `max_num_batched_tokens` on a large GPU.
+    package static let allowedTokens = 8192
 
     /// Waiting requests at which an endpoint is full.
     public var queueDepthThreshold = 5
@@ -76,21 +83,31 @@ public struct UtilizationDetector: SaturationDetector {
 
     /// Rates one endpoint.
     public func use(of load: EndpointLoad, at now: MonotonicTime) -> EndpointUse {
-        let perRequest = 1 / Double(queueDepthThreshold)
         guard let scrapedAt = load.scrapedAt,
             now - scrapedAt <= metricsStalenessThreshold + metricsHold
-        else { return EndpointUse(used: 1, capacity: 1, usedPerRequest: perRequest, isStale: true) }
+        else { return EndpointUse(used: 1, capacity: 1, isStale: true) }
         // What was sent and is in no report yet.
         let unseen = max(0, load.inFlightCount - load.waitingCount - load.runningCount)
-        let allowance = max(Self.minimumAllowance, load.runningCount)
+        var allowance = max(Self.minimumAllowance, load.runningCount)
+        if load.inFlightTokens > 0 {
+            allowance = min(
+                allowance, max(1, Self.allowedTokens * load.inFlightPrompts / load.inFlightTokens))
+        }
         let waiting = load.waitingCount + max(0, unseen - allowance)
         return EndpointUse(
-            used: max(Double(waiting) * perRequest, load.kvUsage / kvCacheUtilThreshold),
-            capacity: 1, freeRequests: max(0, allowance - unseen), usedPerRequest: perRequest)
+            used: max(
+                Double(waiting) / Double(queueDepthThreshold), load.kvUsage / kvCacheUtilThreshold),
+            capacity: 1, freeRequests: max(0, allowance - unseen))
     }
+
+    /// A place in the queue, whatever its prompt.
+    public func use(byPromptTokens count: Int) -> Double { 1 / Double(queueDepthThreshold) }
 }
 
 /// `concurrency-detector`: by what this router has in flight, over what endpoints may have.
+///
+/// Prompt tokens fill an endpoint and no more than that: one prompt that is longer than
+/// ``maxTokenConcurrency`` keeps others from its endpoint, not from all.
 public struct ConcurrencyDetector: SaturationDetector {
     /// What is counted.
     public enum Mode: String, CaseIterable, Sendable {
@@ -115,37 +132,51 @@ public struct ConcurrencyDetector: SaturationDetector {
 
     /// Rates one endpoint.
     public func use(of load: EndpointLoad, at now: MonotonicTime) -> EndpointUse {
-        let requests = EndpointUse(
-            used: Double(load.inFlightCount), capacity: Double(maxConcurrency), usedPerRequest: 1)
-        // A further request is taken for one of the usual length.
-        let tokens = EndpointUse(
-            used: Double(load.inFlightTokens), capacity: Double(maxTokenConcurrency),
-            usedPerRequest: Double(load.inFlightTokens) / Double(max(1, load.inFlightCount)))
+        EndpointUse(
+            used: used(requests: load.inFlightCount, tokens: load.inFlightTokens),
+            capacity: Double(mode == .tokens ? maxTokenConcurrency : maxConcurrency))
+    }
+
+    /// One request, or its tokens.
+    public func use(byPromptTokens count: Int) -> Double { used(requests: 1, tokens: count) }
+
+    /// Tokens in `tokens` mode, else requests.
+    private func used(requests: Int, tokens: Int) -> Double {
+        let tokens = Double(min(tokens, maxTokenConcurrency))
         switch mode {
-        case .requests: return requests
+        case .requests: return Double(requests)
         case .tokens: return tokens
         case .hybrid:
-            let isFuller = requests.used / requests.capacity >= tokens.used / tokens.capacity
-            return isFuller ? requests : tokens.scaled(to: requests.capacity)
+            let asRequests = tokens * Double(maxConcurrency) / Double(maxTokenConcurrency)
+            return max(Double(requests), asRequests)
         }
     }
 }
 
-extension EndpointUse {
-    fileprivate func scaled(to capacity: Double) -> EndpointUse {
-        let factor = capacity / self.capacity
-        var scaled = self
-        scaled.used *= factor
-        scaled.usedPerRequest *= factor
-        scaled.capacity = capacity
-        return scaled
+/// Requests that were let through and are at no endpoint yet.
+public struct UnplacedUse: Equatable, Sendable {
+    /// How many there are.
+    public var count: Int
+    /// What they add to ``EndpointUse/used``, together.
+    public var used: Double
+
+    /// Makes the use of so many requests.
+    public init(count: Int = 0, used: Double = 0) {
+        self.count = count
+        self.used = used
+    }
+
+    /// What those add that endpoints do not take for free.
+    func used(beyond freeRequests: Int) -> Double {
+        guard count > freeRequests else { return 0 }
+        return used * Double(count - freeRequests) / Double(count)
     }
 }
 
 /// How full a pool is, summed up endpoint by endpoint: 0 is idle, 1 full, more is overload.
 public struct PoolSaturation: Sendable {
-    /// Requests that were let through and are at no endpoint yet.
-    public var unplacedCount = 0
+    /// What was let through and is at no endpoint yet.
+    public var unplaced = UnplacedUse()
     /// Endpoints whose metrics are too old to be believed.
     public private(set) var staleCount = 0
 
@@ -154,20 +185,17 @@ public struct PoolSaturation: Sendable {
         var used = 0.0
         var capacity = 0.0
         var freeRequests = 0
-        var usedPerRequest = 0.0
 
         mutating func add(_ use: EndpointUse) {
             count += 1
             used += use.used
             capacity += use.capacity
             freeRequests += use.freeRequests
-            usedPerRequest += use.usedPerRequest
         }
 
-        func saturation(with more: Int) -> Double {
+        func saturation(with more: UnplacedUse) -> Double {
             guard count > 0 else { return 1 }
-            let counted = Double(max(0, more - freeRequests))
-            return (used + counted * usedPerRequest / Double(count)) / capacity
+            return (used + more.used(beyond: freeRequests)) / capacity
         }
     }
 
@@ -192,11 +220,11 @@ public struct PoolSaturation: Sendable {
 
     /// The saturation of those that compute prompts for others; 0 if nobody does.
     public var prefill: Double {
-        prefillStage.count == 0 ? 0 : prefillStage.saturation(with: unplacedCount)
+        prefillStage.count == 0 ? 0 : prefillStage.saturation(with: unplaced)
     }
 
     /// The saturation of those that generate; 1 if nobody does.
-    public var decode: Double { decodeStage.saturation(with: unplacedCount) }
+    public var decode: Double { decodeStage.saturation(with: unplaced) }
 
     /// What is compared with the ceilings.
     public var effective: Double { max(prefill, decode) }

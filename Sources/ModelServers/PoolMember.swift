@@ -20,6 +20,7 @@ public final class PoolMember: Sendable {
     private let inFlight = Atomic<Int>(0)
     private let others = Atomic<Int>(0)
     private let prefillTokens = Atomic<Int>(0)
+    private let prefills = Atomic<Int>(0)
     private let healthy = Atomic<Bool>(true)
     private let suspect = Atomic<Bool>(false)
     private let hasCleanCircuit = Atomic<Bool>(true)
@@ -91,13 +92,18 @@ public final class PoolMember: Sendable {
     /// to be.
     public var prefillTokensInFlight: Int { prefillTokens.load(ordering: .relaxed) }
 
-    /// Counts prompt tokens in. ``prefillEnded(tokenCount:)`` must follow once.
+    /// The prompts that these tokens are of.
+    public var prefillsInFlightCount: Int { prefills.load(ordering: .relaxed) }
+
+    /// Counts a prompt's tokens in. ``prefillEnded(tokenCount:)`` must follow once.
     public func prefillStarted(tokenCount: Int) {
+        prefills.wrappingAdd(1, ordering: .relaxed)
         prefillTokens.wrappingAdd(tokenCount, ordering: .relaxed)
     }
 
-    /// Counts prompt tokens out.
+    /// Counts a prompt's tokens out.
     public func prefillEnded(tokenCount: Int) {
+        prefills.wrappingSubtract(1, ordering: .relaxed)
         let count = prefillTokens.wrappingSubtract(tokenCount, ordering: .relaxed).newValue
         precondition(count >= 0, "a prefill ended that had not started")
     }

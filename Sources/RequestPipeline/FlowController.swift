@@ -41,7 +41,7 @@ public final class FlowController: Sendable {
     public let isEnabled: Bool
 
     /// Requests that were let through and are at no endpoint yet.
-    let unplacedCount = Atomic<Int>(0)
+    let unplaced = UnplacedCounter()
 
     private let configuration: FlowControlConfiguration
     let detector: any SaturationDetector
@@ -95,12 +95,12 @@ public final class FlowController: Sendable {
             switch arrival {
             case .rejected(let rejection): return .rejected(rejection)
             case .dispatched(let id):
-                let ticket = issue(id, labels, request.priority, now, &state)
+                let ticket = issue(id, labels, request, now, &state)
                 start(ticket, &state)
                 return .passed(ticket)
             case .queued(let id):
                 waitingCount.store(state.queues.count, ordering: .relaxed)
-                let ticket = issue(id, labels, request.priority, now, &state)
+                let ticket = issue(id, labels, request, now, &state)
                 revoke(&state, now: now, &notices)
                 return .waits(ticket)
             }
@@ -118,6 +118,17 @@ public final class FlowController: Sendable {
         guard waitingCount.load(ordering: .relaxed) > 0 else {
             return state.withLock { $0.queues.collectGarbage(now: now) }
         }
+        advance(now: now)
+    }
+
+    /// An endpoint has computed a prompt, and may take the next: what waits for that goes on now
+    /// and not with the next tick.
+    func promptComputed(now: MonotonicTime) {
+        guard isEnabled, waitingCount.load(ordering: .relaxed) > 0 else { return }
+        advance(now: now)
+    }
+
+    private func advance(now: MonotonicTime) {
         var notices: [Notice] = []
         state.withLock { turn(&$0, now: now, &notices) }
         tell(notices, now: now)
@@ -183,18 +194,19 @@ public final class FlowController: Sendable {
     private func measure(_ state: inout State, now: MonotonicTime) {
         pool.refresh(&state.snapshot)
         state.saturation = saturation(of: state.snapshot, now: now)
-        state.saturation.unplacedCount = max(0, unplacedCount.load(ordering: .relaxed))
+        state.saturation.unplaced = unplaced.value
         state.measuredAt = now
     }
 
     private func issue(
-        _ id: FlowRequestID, _ labels: FlowMetrics.Labels, _ priority: Int, _ now: MonotonicTime,
-        _ state: inout State
+        _ id: FlowRequestID, _ labels: FlowMetrics.Labels, _ request: FlowRequest,
+        _ now: MonotonicTime, _ state: inout State
     ) -> FlowTicket {
         let ticket = FlowTicket(
             id, of: self, labels: labels, enqueuedAt: now,
-            isRevocable: configuration.enableEviction && priority < 0,
-            countsService: state.queues.countsService(of: id))
+            isRevocable: configuration.enableEviction && request.priority < 0,
+            countsService: state.queues.countsService(of: id),
+            use: detector.use(byPromptTokens: request.promptTokenCount))
         let slot = Int(id.slot)
         if slot >= state.tickets.count { state.tickets.append(nil) }
         state.tickets[slot] = ticket
@@ -203,7 +215,8 @@ public final class FlowController: Sendable {
 
     private func start(_ ticket: FlowTicket, _ state: inout State) {
         ticket.started()
-        state.saturation.unplacedCount += 1
+        state.saturation.unplaced.count += 1
+        state.saturation.unplaced.used += ticket.use
     }
 
     /// A request has left the queues for good.
@@ -250,6 +263,34 @@ public final class FlowController: Sendable {
     }
 }
 
+/// Counts ``UnplacedUse`` up and down. Any thread.
+final class UnplacedCounter: Sendable {
+    private let count = Atomic<Int>(0)
+    /// In millionths, rounded up.
+    private let used = Atomic<Int>(0)
+
+    /// The two parts may be of different moments.
+    var value: UnplacedUse {
+        UnplacedUse(
+            count: max(0, count.load(ordering: .relaxed)),
+            used: Double(max(0, used.load(ordering: .relaxed))) / 1e6)
+    }
+
+    func add(_ use: Double) {
+        count.wrappingAdd(1, ordering: .relaxed)
+        used.wrappingAdd(Self.millionths(use), ordering: .relaxed)
+    }
+
+    func subtract(_ use: Double) {
+        count.wrappingSubtract(1, ordering: .relaxed)
+        used.wrappingSubtract(Self.millionths(use), ordering: .relaxed)
+    }
+
+    private static func millionths(_ use: Double) -> Int {
+        Int((min(use, 1e9) * 1e6).rounded(.up))
+    }
+}
+
 extension EndpointLoad {
     fileprivate init(_ member: PoolMember) {
         self.init(
@@ -261,5 +302,6 @@ extension EndpointLoad {
         scrapedAt = load.scrapedAt
         inFlightCount = member.inFlightCount
         inFlightTokens = member.prefillTokensInFlight
+        inFlightPrompts = member.prefillsInFlightCount
     }
 }

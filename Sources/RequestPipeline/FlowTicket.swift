@@ -18,6 +18,8 @@ public final class FlowTicket: Sendable {
     let isRevocable: Bool
     /// Whether its band wants to know what it cost.
     let countsService: Bool
+    /// What it adds to the use of an endpoint.
+    let use: Double
 
     private struct State {
         var signal: Signal?
@@ -31,7 +33,7 @@ public final class FlowTicket: Sendable {
 
     init(
         _ id: FlowRequestID, of controller: FlowController, labels: FlowMetrics.Labels,
-        enqueuedAt: MonotonicTime, isRevocable: Bool, countsService: Bool
+        enqueuedAt: MonotonicTime, isRevocable: Bool, countsService: Bool, use: Double
     ) {
         self.id = id
         self.controller = controller
@@ -39,6 +41,7 @@ public final class FlowTicket: Sendable {
         self.enqueuedAt = enqueuedAt
         self.isRevocable = isRevocable
         self.countsService = countsService
+        self.use = use
     }
 
     /// Whether ``listen(_:)`` was called.
@@ -73,13 +76,13 @@ public final class FlowTicket: Sendable {
     /// The request was let through and is at no endpoint yet.
     func started() {
         isOnItsWay.store(true, ordering: .relaxed)
-        controller.unplacedCount.wrappingAdd(1, ordering: .relaxed)
+        controller.unplaced.add(use)
     }
 
     /// An endpoint counts the request among those in flight now, or nobody ever will.
     func placed() {
         guard isOnItsWay.exchange(false, ordering: .relaxed) else { return }
-        controller.unplacedCount.wrappingSubtract(1, ordering: .relaxed)
+        controller.unplaced.subtract(use)
     }
 
     /// The request is no more in the queues, nor in flight: only the first call is true.

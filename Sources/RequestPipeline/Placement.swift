@@ -7,7 +7,8 @@ struct Placement {
     /// Who computes the prompt for the target; nil: the target does, or it is computed.
     private(set) var prefill: PoolMember?
 
-    private var prefillTokens: Int
+    /// Nil once they are computed.
+    private var prefillTokens: Int?
     /// Whether the request is the probe of an open circuit there.
     private var isProbe: Bool
     private var isPrefillProbe: Bool
@@ -22,10 +23,19 @@ struct Placement {
         (prefill ?? target).prefillStarted(tokenCount: uncachedTokens)
     }
 
+    /// The head of the response came; whether that says that the prompt is computed. It does if
+    /// another endpoint was to compute it, for the target is asked after that. An engine that
+    /// does both sends the head of a stream before it begins: only its first token tells.
+    mutating func responseStarted() -> Bool {
+        guard prefill != nil else { return false }
+        endPrefill()
+        return true
+    }
+
     /// The prompt is computed, or nobody will wait for it.
     mutating func endPrefill() {
-        (prefill ?? target).prefillEnded(tokenCount: prefillTokens)
-        prefillTokens = 0
+        guard let tokens = prefillTokens.take() else { return }
+        (prefill ?? target).prefillEnded(tokenCount: tokens)
         prefill?.requestEnded(wasProbe: isPrefillProbe)
         prefill = nil
     }

@@ -181,7 +181,7 @@ public final class RequestSession {
         response.status = status
         routed?.status = status
         settle()
-        placement?.endPrefill()
+        if placement?.responseStarted() == true { router.flow.promptComputed(now: .now) }
         if let server, let target = placement?.target, target.endpoint.server.address != server,
             let fallback = router.pool.snapshot.member(at: server)
         {
@@ -200,7 +200,12 @@ public final class RequestSession {
         _ bytes: UnsafeRawBufferPointer, now: @autoclosure () -> MonotonicTime = .now
     ) {
         guard state == .routed, !bytes.isEmpty else { return }
-        if response.append(bytes, at: now()) { routed?.firstByteAt = response.firstByteAt }
+        guard response.append(bytes, at: now()), let firstByteAt = response.firstByteAt else {
+            return
+        }
+        routed?.firstByteAt = firstByteAt
+        placement?.endPrefill()
+        router.flow.promptComputed(now: firstByteAt)
     }
 
     /// Whether the response's body must go through ``rewriteResponse(_:emit:)``, which changes its

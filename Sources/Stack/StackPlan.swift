@@ -23,6 +23,9 @@ public struct StackPlan: Equatable, Sendable {
     /// The children in the order in which they start; they stop in the reverse order.
     public var children: [Child]
 
+    /// The engines as an endpoints file lists them.
+    public let endpointsText: String
+
     /// Where clients send requests: to any of these, or one.
     public var gateways: [SocketAddress]
     /// Where each gateway shows its metrics.
@@ -67,6 +70,7 @@ public struct StackPlan: Equatable, Sendable {
         var engines: [Child] = []
         var sidecars: [Child] = []
         var endpoints: [String] = []
+        var entries = ["endpoints:"]
         var numbers: [ServerRole: Int] = [:]
         for (index, role) in roles.enumerated() {
             let number = numbers[role, default: 0]
@@ -104,7 +108,14 @@ public struct StackPlan: Equatable, Sendable {
                 "name=\(name),address=\(front),metrics=\(engine)\(label),"
                     + "events=\(events),replay=\(replay)",
             ]
+            let labels = role == .both ? "" : ", labels: {llm-d.ai/role: \(role.rawValue)}"
+            entries.append(
+                "- {name: \(name), address: \"\(host)\", port: \(front.port), "
+                    + "metricsPort: \(engine.port), eventsEndpoint: \"\(events)\", "
+                    + "replayEndpoint: \"\(replay)\"\(labels)}")
         }
+        endpointsText = entries.joined(separator: "\n") + "\n"
+        if let file = configuration.endpointsFile { endpoints = ["--endpoints-file", file] }
 
         var routers = configuration.configTexts.map { ["--config-text", $0] }
         if routers.isEmpty {

@@ -10,7 +10,7 @@ import Stack
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench", abstract: "Measures a stack or a server under load.",
-        subcommands: [TraceCommand.self])
+        subcommands: [TraceCommand.self, OverloadCommand.self])
 }
 
 struct TraceCommand: AsyncParsableCommand {

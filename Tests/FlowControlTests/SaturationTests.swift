@@ -5,7 +5,8 @@ import Testing
 @Suite struct SaturationTests {
     private func load(
         waiting: Int = 0, running: Int = 0, kvUsage: Double = 0, scraped: Double? = 0,
-        inFlight: Int = 0, tokens: Int = 0, prefill: Bool = false, decode: Bool = true
+        inFlight: Int = 0, tokens: Int = 0, prompts: Int = 0, prefill: Bool = false,
+        decode: Bool = true
     ) -> EndpointLoad {
         var load = EndpointLoad(takesPrefill: prefill, takesDecode: decode)
         load.waitingCount = waiting
@@ -14,16 +15,18 @@ import Testing
         load.scrapedAt = scraped.map(time)
         load.inFlightCount = inFlight
         load.inFlightTokens = tokens
+        load.inFlightPrompts = prompts
         return load
     }
 
     private func pool(
         _ loads: [EndpointLoad], by detector: any SaturationDetector = UtilizationDetector(),
-        unplaced: Int = 0, at now: Double = 0
+        unplaced tokens: [Int] = [], at now: Double = 0
     ) -> PoolSaturation {
         var pool = PoolSaturation()
         for load in loads { pool.add(load, by: detector, at: time(now)) }
-        pool.unplacedCount = unplaced
+        pool.unplaced.count = tokens.count
+        pool.unplaced.used = tokens.reduce(0) { $0 + detector.use(byPromptTokens: $1) }
         return pool
     }
 
@@ -69,8 +72,23 @@ import Testing
         #expect(pool([load(running: 90, inFlight: 180)]).effective == 0)
         // So do those that are on their way to some endpoint.
         let two = [load(inFlight: allowance - 2), load(inFlight: allowance)]
-        #expect(pool(two, unplaced: 2).effective == 0)
-        #expect(pool(two, unplaced: 12).effective == 1)
+        #expect(pool(two, unplaced: [9, 9]).effective == 0)
+        #expect(pool(two, unplaced: Array(repeating: 9, count: 12)).effective == 1)
+    }
+
+    @Test func ofLongPromptsFewStartAtOnce() {
+        // Two of these fit into a step.
+        #expect(pool([load(inFlight: 2, tokens: 8000, prompts: 2)]).effective == 0)
+        #expect(pool([load(inFlight: 7, tokens: 28_000, prompts: 7)]).effective == 1)
+        // One starts, however long it is.
+        #expect(pool([load(inFlight: 2, tokens: 200_000, prompts: 2)]).effective == 0.2)
+        // It goes by prompts that are yet to be computed, and not by all that run.
+        let busy = load(running: 90, inFlight: 92, tokens: 8000, prompts: 2)
+        #expect(pool([busy]).effective == 0)
+        // Whole responses say nothing before their end: those that run do not wait.
+        let whole = load(running: 20, inFlight: 22, tokens: 88_000, prompts: 22)
+        #expect(pool([whole]).effective == 0)
+        #expect(pool([whole], unplaced: [4000]).effective == 0.2)
     }
 
     @Test func concurrencyIsAggregate() {
@@ -78,14 +96,18 @@ import Testing
         detector.maxConcurrency = 10
         let two = [load(scraped: nil, inFlight: 9), load(scraped: nil, inFlight: 3)]
         #expect(pool(two, by: detector).effective == 0.6)
-        #expect(pool(two, by: detector, unplaced: 8).effective == 1)
+        #expect(pool(two, by: detector, unplaced: Array(repeating: 9, count: 8)).effective == 1)
         detector.mode = .tokens
         detector.maxTokenConcurrency = 1000
-        let tokens = [load(inFlight: 2, tokens: 500), load(inFlight: 2, tokens: 1500)]
-        #expect(pool(tokens, by: detector).effective == 1)
-        #expect(pool(tokens, by: detector, unplaced: 1).effective == 1.25)
+        let tokens = [load(inFlight: 2, tokens: 500), load(inFlight: 2, tokens: 300)]
+        #expect(pool(tokens, by: detector).effective == 0.4)
+        #expect(pool(tokens, by: detector, unplaced: [400, 200]).effective == 0.7)
+        // A long prompt fills one endpoint.
+        #expect(pool(tokens, by: detector, unplaced: [9000]).effective == 0.9)
+        #expect(pool([load(tokens: 9000), load()], by: detector).effective == 0.5)
         detector.mode = .hybrid
         #expect(pool([load(inFlight: 5, tokens: 900)], by: detector).effective == 0.9)
         #expect(pool([load(inFlight: 5, tokens: 100)], by: detector).effective == 0.5)
+        #expect(pool([load(inFlight: 5)], by: detector, unplaced: [200, 9]).effective == 0.8)
     }
 }

@@ -82,6 +82,50 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
         #expect(stage.fixture.metric("llm_d_epp_flow_control_requests_total", "Dispatched") == 2)
     }
 
+    private func tokens(_ configuration: inout FlowControlConfiguration) {
+        var detector = ConcurrencyDetector()
+        detector.mode = .tokens
+        detector.maxTokenConcurrency = 3
+        configuration.detector = detector
+    }
+
+    /// An engine sends the head of a stream before it has begun.
+    @Test func theNextPromptGoesOnWithTheFirstTokenOfTheLast() throws {
+        let stage = try Stage(tokens)
+        let (first, _) = stage.start()
+        let (second, _) = stage.start()
+        let bell = try bell(on: second)
+        first.responseStarted(status: 200)
+        #expect(stage.fixture.prefillTokensInFlight == 3)
+        stage.flow.tick()
+        #expect(bell.count == 0)
+        first.respond("data: a\n\n")
+        #expect(bell.count == 1)
+        #expect(stage.fixture.prefillTokensInFlight == 0)
+        #expect(second.signalled().decision != nil)
+        first.respond("data: b\n\n")
+        #expect(stage.fixture.prefillTokensInFlight == 3)
+    }
+
+    /// What is on its way counts by its prompt, however many requests only generate.
+    @Test func oneTurnLetsNoMoreThroughThanThereIsRoomFor() throws {
+        let stage = try Stage(tokens)
+        let generating = (0..<20).map { _ in
+            let (session, step) = stage.start()
+            #expect(step.decision != nil)
+            session.responseStarted(status: 200)
+            session.respond("data: a\n\n")
+            return session
+        }
+        let (first, _) = stage.start()
+        let waiting = (0..<5).map { _ in stage.start().0 }
+        #expect(stage.waiting == 5)
+        first.responseStarted(status: 200)
+        first.respond("data: a\n\n")
+        #expect(stage.waiting == 4)
+        withExtendedLifetime((generating, waiting)) {}
+    }
+
     /// A request that was let through counts before any endpoint has it.
     @Test func nobodySlipsThroughBeforeTheDecision() throws {
         let stage = try Stage()

@@ -45,6 +45,26 @@ import Testing
         }
     }
 
+    @Test func gatewaysMayBeToldByAFile() throws {
+        let plan = try StackPlan(
+            StackConfiguration(
+                engines: .disaggregated(prefill: 1, decode: 1), endpointsFile: "/tmp/endpoints"))
+        let arguments = try #require(plan.children.last).arguments
+        #expect(arguments.suffix(2) == ["--endpoints-file", "/tmp/endpoints"])
+        #expect(!arguments.contains("--endpoint"))
+        #expect(
+            plan.endpointsText == """
+                endpoints:
+                - {name: prefill-0, address: "127.0.0.1", port: 18000, metricsPort: 18000, \
+                eventsEndpoint: "ipc://@llmd-18000-events", \
+                replayEndpoint: "ipc://@llmd-18000-replay", labels: {llm-d.ai/role: prefill}}
+                - {name: decode-0, address: "127.0.0.1", port: 18015, metricsPort: 18010, \
+                eventsEndpoint: "ipc://@llmd-18010-events", \
+                replayEndpoint: "ipc://@llmd-18010-replay", labels: {llm-d.ai/role: decode}}
+
+                """)
+    }
+
     @Test func portsAreDistinct() throws {
         let plan = try StackPlan(
             StackConfiguration(engines: .disaggregated(prefill: 20, decode: 20)))
