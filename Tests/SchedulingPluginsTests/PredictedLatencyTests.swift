@@ -316,6 +316,29 @@ import Testing
         expect(scorer.scores(in: context), [1, 0.5, 0.25])
     }
 
+    @Test(arguments: ["unix:/run/s", "unix:///run/s"])
+    func theServiceMayListenOnAUnixSocket(url: String) throws {
+        let scorer = try plugin("remote-scorer", "{url: \"\(url)\"}", as: RemoteScorer.self)
+        let question = try #require(scorer.question(about: [0], in: context(count: 1)))
+        #expect(question.servers == [SocketAddress(unixSocket: "/run/s")])
+        #expect(question.path == "/")
+    }
+
+    @Test(arguments: [
+        ("unix:", "must be unix: and the absolute path of a socket"),
+        ("unix:/", "must be unix: and the absolute path of a socket"),
+        ("unix:run/s", "must be unix: and the absolute path of a socket"),
+        ("unix://run/s", "must be unix: and the absolute path of a socket"),
+        ("unix:/" + String(repeating: "s", count: 107), "has a path of more than 107 bytes"),
+        ("https://s", "has a scheme that is not http"),
+    ])
+    func otherURLsAreRefused(url: String, problem: String) {
+        let error = #expect(throws: ConfigError.self) {
+            try plugin("remote-scorer", "{url: \"\(url)\"}", as: RemoteScorer.self)
+        }
+        #expect(error?.description.hasSuffix(problem) == true)
+    }
+
     @Test(arguments: ["", #"{"scores":[1]}"#, #"{"scores":[1,"a"]}"#, #"{"scores":{}}"#])
     func aBadAnswerPausesIt(body: String) throws {
         let scorer = try plugin(
