@@ -29,6 +29,8 @@ public struct StackConfiguration: Equatable, Sendable {
     public var firstChildPort: UInt16
     /// Further arguments for every engine (`llmd sim`).
     public var engineArguments: [String]
+    /// Further arguments for every gateway (`llmd gateway`).
+    public var gatewayArguments: [String]
 
     /// Makes a configuration.
     public init(
@@ -36,7 +38,7 @@ public struct StackConfiguration: Equatable, Sendable {
         configFile: String? = nil, configTexts: [String] = [], model: String = "llmd-sim",
         host: String = "127.0.0.1",
         port: UInt16 = 8000, metricsPort: UInt16 = 9090, firstChildPort: UInt16 = 18000,
-        engineArguments: [String] = []
+        engineArguments: [String] = [], gatewayArguments: [String] = []
     ) {
         self.engines = engines
         self.policy = policy
@@ -48,5 +50,6 @@ public struct StackConfiguration: Equatable, Sendable {
         self.metricsPort = metricsPort
         self.firstChildPort = firstChildPort
         self.engineArguments = engineArguments
+        self.gatewayArguments = gatewayArguments
     }
 }
