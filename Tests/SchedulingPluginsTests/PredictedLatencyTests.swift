@@ -232,6 +232,25 @@ import Testing
         #expect(producer.droppedSampleCount == 90)
     }
 
+    /// Not yet trained, a predictor may have nothing better to say than 404.
+    @Test(arguments: [(nil, 0), (404, 1)] as [(Int?, Int)])
+    func oneThatNobodyDeclaredTrainsWhoHasAnswered(status: Int?, samples: Int) throws {
+        let config = try EndpointPickerConfig(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins: [{type: latency-scorer}]
+                """, file: "t.yaml", registry: .standard)
+        let producer = try #require(config.plugins(as: PredictedLatencyProducer.self).first)
+        end(producer)
+        #expect(producer.takeTraining() == nil)
+        _ = try #require(producer.question(about: [0, 1], in: context))
+        let outcome = status.map { ServiceOutcome.answered(status: $0, body: []) } ?? .failed
+        _ = producer.finding(outcome, about: [0, 1])
+        end(producer)
+        #expect((producer.takeTraining()?.count ?? 0) == samples)
+    }
+
     // MARK: - Configuration
 
     @Test func theEnvironmentNamesTheServers() throws {

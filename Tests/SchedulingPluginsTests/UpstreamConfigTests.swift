@@ -57,6 +57,18 @@ import Testing
         #expect(config.scheduler.observesResponses)
     }
 
+    @Test(arguments: [
+        ("{type: latency-scorer}", 1), ("{type: slo-headroom-tier-filter}", 1),
+        ("{type: latency-slo-admitter}", 1), ("{type: prefix-cache-affinity-filter}", 0),
+        ("{type: prefix-cache-affinity-filter, parameters: {ttftSource: latencyPredictor}}", 1),
+        ("{type: latency-scorer}, {type: latency-slo-admitter}", 1),
+        ("{type: latency-scorer}, {type: predicted-latency-producer, name: mine}", 1),
+    ])
+    func aLatencyPredictorIsAskedWhereItIsRead(plugins: String, count: Int) throws {
+        let config = try load("plugins: [\(plugins)]\n")
+        #expect(config.plugins(as: PredictedLatencyProducer.self).count == count)
+    }
+
     @Test func everySectionIsRead() throws {
         let config = try load(
             """
