@@ -47,7 +47,7 @@ $(VENV)/.ok: Tests/e2e/requirements.txt
 bench: setup
 	perf/run all
 
-## make lint    formatting, tabs and long lines in C, TODOs
+## make lint    formatting, tabs and long lines in C, TODOs, documented arrows
 lint: setup
 	dev/lint
 

@@ -1,9 +1,12 @@
-/// A host and a port. The host is an IPv4 or IPv6 literal or a name to resolve.
+/// A host and a port, or a Unix socket. The host is an IPv4 or IPv6 literal or a name to resolve.
 ///
 /// The text form is the one that `x-gateway-destination-endpoint` carries: `10.0.0.7:8000`, and
 /// `[fd00::7]:8000` for IPv6 (RFC 3986 section 3.2.2).
 public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
-    /// An IPv4 or IPv6 literal without brackets, or a host name.
+    /// The longest path of a Unix socket, in bytes.
+    public static let maximumUnixPathBytes = 107
+
+    /// An IPv4 or IPv6 literal without brackets, or a host name. Of a Unix socket its path.
     public var host: String
     /// 0 asks the system for a free port when listening.
     public var port: UInt16
@@ -14,7 +17,16 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         self.port = port
     }
 
+    /// The Unix socket with this absolute path. Clients connect to it; no server listens there.
+    public init(unixSocket path: String) {
+        self.init(host: path, port: 0)
+    }
+
+    /// Whether it is a Unix socket.
+    public var isUnixSocket: Bool { host.hasPrefix("/") }
+
     /// Parses `host:port`, `[v6]:port`, or `:port`, which means every IPv4 interface.
+    /// Never a Unix socket: such text may come from anybody.
     ///
     /// - Throws: ``AddressError`` that quotes the text and says what is wrong with it.
     public init(parsing text: String) throws(AddressError) {
@@ -36,12 +48,16 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         } else if host.contains(UInt8(ascii: ":")) {
             throw AddressError(text: text, problem: "has an IPv6 host without brackets")
         }
+        guard !host.contains(UInt8(ascii: "/")) else {
+            throw AddressError(text: text, problem: "has a slash in its host")
+        }
         self.init(host: host.isEmpty ? "0.0.0.0" : String(Substring(host)), port: port)
     }
 
-    /// `host:port`, with brackets round an IPv6 host.
+    /// `host:port`, with brackets round an IPv6 host, or `unix:` and the path.
     public var description: String {
-        host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        if isUnixSocket { return "unix:\(host)" }
+        return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
     }
 }
 

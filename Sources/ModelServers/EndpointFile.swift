@@ -51,8 +51,8 @@ public enum EndpointFile {
     }
 
     /// Reads the arguments of an option that may be given again, each of which is
-    /// `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `events=…`,
-    /// `replay=…` and `dp=…`; or only `host:port`, which is the name then, too.
+    /// `name=…,address=host:port` with optional `metrics=host:port`, `role=…`, `engine=…`,
+    /// `events=…`, `replay=…` and `dp=…`; or only `host:port`, which is the name then, too.
     public static func servers(
         parsing arguments: [String], option: String
     ) throws(ConfigError) -> [ModelServer] {
@@ -85,7 +85,7 @@ public enum EndpointFile {
         guard argument.contains("=") else {
             return ModelServer(name: argument, address: try address(argument))
         }
-        let keys = ["name", "address", "metrics", "role", "events", "replay", "dp"]
+        let keys = ["name", "address", "metrics", "role", "engine", "events", "replay", "dp"]
         var values: [String: String] = [:]
         for field in argument.split(separator: ",", omittingEmptySubsequences: false) {
             let parts = field.split(separator: "=", maxSplits: 1).map(String.init)
@@ -104,6 +104,9 @@ public enum EndpointFile {
             let roles = ServerRole.allCases.map(\.rawValue)
             throw error("has an unknown role; \(suggestion(for: role, among: roles))")
         }
+        var labels: [String: String] = [:]
+        labels[ServerRole.label] = role
+        labels[EngineMetricsTable().label] = values["engine"]
         let sizes = 1...ModelServer.maximumDataParallelSize
         let size = values["dp"].map { Int($0) ?? 0 } ?? 1
         guard sizes.contains(size) else {
@@ -114,9 +117,8 @@ public enum EndpointFile {
             metricsAddress: try values["metrics"].map { (text) throws(ConfigError) in
                 try address(text)
             },
-            labels: role.map { [ServerRole.label: $0] } ?? [:],
-            eventsEndpoint: values["events"], replayEndpoint: values["replay"],
-            dataParallelSize: size)
+            labels: labels, eventsEndpoint: values["events"],
+            replayEndpoint: values["replay"], dataParallelSize: size)
         if let problem = problem(withRanksOf: server) { throw error(problem) }
         return server
     }

@@ -182,7 +182,9 @@ extension ClientExchange {
             }
         var handle: OpaquePointer?
         let user = Unmanaged.passRetained(self)
-        let status = head.withHead(authority: address.description) { head in
+        let status = head.withHead(
+            authority: address.isUnixSocket ? "localhost" : address.description
+        ) { head in
             cn_client_start(connection, head, length, user.toOpaque(), &handle)
         }
         guard status == CN_OK, let handle else {

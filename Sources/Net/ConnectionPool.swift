@@ -230,6 +230,9 @@ private final class ClientConnection {
         case .closed, .reset,
             .protocolViolation where !wasConnected:
             error = .connectFailed("\(address): \(error)")
+        // Of a Unix socket.
+        case .notFound where !wasConnected, .accessDenied where !wasConnected:
+            error = .connectFailed("\(error)")
         default: break
         }
         pool?.closed(self, error)

@@ -170,9 +170,9 @@ public final class RequestSession {
 
     // MARK: - The response
 
-    /// The head of the response came: the prompt is computed, and what a further try would need
-    /// is let go. `server` is who answered, if the data plane tells: it may have gone on to a
-    /// fallback. Returns changes to the response's headers.
+    /// The head of the response came, and what a further try would need is let go. `server` is who
+    /// answered, if the data plane tells: it may have gone on to a fallback. Returns changes to the
+    /// response's headers.
     @discardableResult
     public func responseStarted(
         status: Int, servedBy server: SocketAddress? = nil

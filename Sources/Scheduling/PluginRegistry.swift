@@ -6,6 +6,8 @@ public struct PluginSource {
     public let name: PluginName
     /// Its parameters; a parameter that the factory does not ask for is an error.
     public var parameters: ConfigSection
+    /// Whether the configuration declares it; false of one that another plugin needs.
+    public let isDeclared: Bool
 
     let resolver: PluginResolver
 
@@ -14,6 +16,12 @@ public struct PluginSource {
     public mutating func make(_ type: String, named name: String) throws(ConfigError) -> any Plugin
     {
         try resolver.make(type, named: name, from: &self)
+    }
+
+    /// Has a plugin of a type made, whose findings this one reads: with its defaults unless the
+    /// configuration declares one. Nothing happens if the type is not registered.
+    public func needs(_ type: String) throws(ConfigError) {
+        try resolver.makeSure(of: type)
     }
 
     /// The plugin that a parameter names.

@@ -102,7 +102,7 @@ final class PluginResolver {
         }
         var inner = PluginSource(
             name: PluginName(type: type, name: name), parameters: source.parameters,
-            resolver: self)
+            isDeclared: source.isDeclared, resolver: self)
         let plugin = try factory(&inner)
         source.parameters = inner.parameters
         made[name] = plugin
@@ -123,6 +123,13 @@ final class PluginResolver {
                 name: PluginName(type: name), parameters: root.empty(path: name), entry: root))
     }
 
+    /// Makes the declared plugins of a type, or one with its defaults if there are none.
+    func makeSure(of type: String) throws(ConfigError) {
+        let declared = declarations.filter { $0.name.type == type }
+        for declaration in declared { _ = try make(declaration) }
+        if declared.isEmpty { _ = try declaredOrStandard(type) }
+    }
+
     private func make(_ declaration: Declaration) throws(ConfigError) -> any Plugin {
         let name = declaration.name
         if let plugin = made[name.name] { return plugin }
@@ -133,7 +140,9 @@ final class PluginResolver {
             throw declaration.entry.error("refers to itself through other plugins")
         }
         let plugin = try declaration.parameters.section { (section) throws(ConfigError) in
-            var source = PluginSource(name: name, parameters: section, resolver: self)
+            var source = PluginSource(
+                name: name, parameters: section,
+                isDeclared: declarations.contains { $0.name == name }, resolver: self)
             let plugin = try factory(&source)
             section = source.parameters
             parameters[name.name] = section

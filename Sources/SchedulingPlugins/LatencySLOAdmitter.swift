@@ -1,3 +1,4 @@
+public import Configuration
 import Core
 public import Scheduling
 
@@ -13,8 +14,9 @@ public final class LatencySLOAdmitter: Admitter, ConfigurablePlugin {
     private static let coldKVUsage = 0.02
 
     /// Has no parameters.
-    public init(_ source: inout PluginSource) {
+    public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
+        try source.needs(PredictedLatencyProducer.type)
     }
 
     /// Lets a request through of which nothing can be said.

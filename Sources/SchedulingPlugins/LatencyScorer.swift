@@ -53,6 +53,7 @@ public final class LatencyScorer: Scorer, ConfigurablePlugin {
             try source.parameters.optional("headroomSelectionStrategy")?.choice(of: Strategy.self)
             ?? .least
         producer = try source.prefixProducer()
+        try source.needs(PredictedLatencyProducer.type)
     }
 
     /// Scores the best tier that there is.

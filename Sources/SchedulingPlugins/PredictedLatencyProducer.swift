@@ -36,6 +36,9 @@ public final class PredictedLatencyProducer:
     private let circuit = ServiceCircuit(limit: 256)
     private let dispatches = Mutex<[String: Dispatch]>([:])
     private let samples: Mutex<SampleBuffer<LatencySample>>
+    /// Whether there is a predictor: somebody declared it, or it has answered. Where neither is so,
+    /// what listens at the standard ports may be anything.
+    private let isThere: Atomic<Bool>
 
     /// Parameters: those of ``PredictedLatencyConfiguration``, and `prefixMatchInfoProducerName`.
     /// The predictor is on this host unless `predictionURLs` and `trainingURL` say otherwise.
@@ -53,6 +56,7 @@ public final class PredictedLatencyProducer:
             &source.parameters, environment: environment)
         prefixProducer = try source.prefixProducer()
         samples = Mutex(SampleBuffer(limit: configuration.maxSampleSize))
+        isThere = Atomic(source.isDeclared)
     }
 
     /// Lets configurations declare it, with the process's environment.
@@ -89,6 +93,7 @@ public final class PredictedLatencyProducer:
         _ outcome: ServiceOutcome, about endpoints: [UInt32]
     ) -> (any Sendable)? {
         var predictions: [LatencyPrediction]?
+        if case .answered = outcome { isThere.store(true, ordering: .relaxed) }
         switch outcome {
         case .answered(200, let body):
             predictions = LatencyPredictorMessages.predictions(body, count: endpoints.count)
@@ -151,7 +156,9 @@ public final class PredictedLatencyProducer:
         _ result: SchedulingResult, in context: SchedulingContext,
         headers: inout [HeaderMutation]
     ) {
-        guard context.request.promptTokenCount > 0 else { return }
+        guard context.request.promptTokenCount > 0, isThere.load(ordering: .relaxed) else {
+            return
+        }
         let decode = result.primary[0].index
         let prefill = result.prefill.first?.index ?? decode
         let found = predictions(in: context)

@@ -39,6 +39,7 @@ public final class PrefixCacheAffinityFilter: Filter, ConfigurablePlugin {
             try source.parameters.optional("ttftSource")?.choice(of: TTFTSource.self)
             ?? .prefillThroughput
         producer = try source.prefixProducer()
+        if ttftSource == .latencyPredictor { try source.needs(PredictedLatencyProducer.type) }
     }
 
     /// Keeps all if none holds enough, if it draws to explore, or if those are too busy.

@@ -25,8 +25,8 @@ public final class RemoteScorer: Scorer, Inquirer, ConfigurablePlugin {
     private let fallbackScore: Double
     private let circuit = ServiceCircuit(limit: 256)
 
-    /// Parameters: `url`, `timeout` (50ms), `fallbackScore` (0.5), which all endpoints have
-    /// without an answer in time.
+    /// Parameters: `url`, also `unix:/path`, `timeout` (50ms), `fallbackScore` (0.5), which all
+    /// endpoints have without an answer in time.
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
         service = try source.parameters.required("url").serviceURL()

@@ -15,6 +15,7 @@ public final class SLOHeadroomTierFilter: Filter, ConfigurablePlugin {
     public init(_ source: inout PluginSource) throws(ConfigError) {
         name = source.name
         epsilon = try source.parameters.optional("epsilonExploreNeg")?.number(in: 0...1) ?? 0.01
+        try source.needs(PredictedLatencyProducer.type)
     }
 
     /// Keeps all where there is no objective, no prediction, or only one tier.

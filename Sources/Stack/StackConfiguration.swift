@@ -29,6 +29,8 @@ public struct StackConfiguration: Equatable, Sendable {
     public var firstChildPort: UInt16
     /// Further arguments for every engine (`llmd sim`).
     public var engineArguments: [String]
+    /// Further arguments for every gateway (`llmd gateway`).
+    public var gatewayArguments: [String]
     /// A file that tells the gateways of the engines; the caller writes
     /// ``StackPlan/endpointsText`` to it, and what else there is to say. Nil: they are told by
     /// arguments.
@@ -40,7 +42,8 @@ public struct StackConfiguration: Equatable, Sendable {
         configFile: String? = nil, configTexts: [String] = [], model: String = "llmd-sim",
         host: String = "127.0.0.1",
         port: UInt16 = 8000, metricsPort: UInt16 = 9090, firstChildPort: UInt16 = 18000,
-        engineArguments: [String] = [], endpointsFile: String? = nil
+        engineArguments: [String] = [], gatewayArguments: [String] = [],
+        endpointsFile: String? = nil
     ) {
         self.engines = engines
         self.policy = policy
@@ -52,6 +55,7 @@ public struct StackConfiguration: Equatable, Sendable {
         self.metricsPort = metricsPort
         self.firstChildPort = firstChildPort
         self.engineArguments = engineArguments
+        self.gatewayArguments = gatewayArguments
         self.endpointsFile = endpointsFile
     }
 }

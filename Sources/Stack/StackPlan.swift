@@ -137,7 +137,7 @@ public struct StackPlan: Equatable, Sendable {
                     arguments: [
                         "gateway", "--host", host, "--port", "\(ports.gateway)",
                         "--metrics-port", "\(ports.metrics)", "--reveal-endpoints",
-                    ] + policy + endpoints)
+                    ] + policy + endpoints + configuration.gatewayArguments)
             }
     }
 

@@ -17,7 +17,7 @@ public actor StackSupervisor {
         case exited(name: String, reason: String)
         /// It runs again and answers.
         case restarted(name: String, pid: Int32)
-        /// It wrote a line to its standard error.
+        /// It wrote a line to its standard output or standard error.
         case said(name: String, line: String)
     }
 
@@ -154,7 +154,11 @@ public actor StackSupervisor {
     }
 
     private func printed(_ name: String, _ line: String) {
-        guard line == Self.readyLine, let process = running[name]?.process else { return }
+        guard line == Self.readyLine else {
+            if state == .running { report(.said(name: name, line: line)) }
+            return
+        }
+        guard let process = running[name]?.process else { return }
         running[name]?.isReady = true
         wake()
         if state == .running { report(.restarted(name: name, pid: process.pid)) }

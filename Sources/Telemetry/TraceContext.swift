@@ -40,8 +40,7 @@ public struct TraceContext: Hashable, Sendable {
     /// A new span below this one, in the same trace.
     public func child() -> TraceContext {
         TraceContext(
-            traceID: traceID, spanID: UInt64.random(in: 1...UInt64.max), isSampled: isSampled,
-            state: state)
+            traceID: traceID, spanID: max(randomWords().0, 1), isSampled: isSampled, state: state)
     }
 
     /// The `traceparent` header that makes this span the parent of what the receiver does.

@@ -8,8 +8,9 @@ import Net
 struct PoolOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A model server, as name=N,address=HOST:PORT[,role=R][,metrics=HOST:PORT][,events=E]"
-                + "[,replay=E][,dp=RANKS]; may be given again.", valueName: "server"))
+            "A model server, as name=N,address=HOST:PORT[,role=R][,engine=KIND]"
+                + "[,metrics=HOST:PORT][,events=E][,replay=E][,dp=RANKS]; may be given again.",
+            valueName: "server"))
     var endpoint: [String] = []
 
     @Option(

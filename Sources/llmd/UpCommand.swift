@@ -57,7 +57,8 @@ struct UpCommand: AsyncParsableCommand {
         discussion: """
             Engines (llmd sim), a sidecar per decode engine and a gateway run as processes of \
             their own and are restarted when they die. On a terminal the state is shown once a \
-            second; elsewhere every line is a JSON object.
+            second; elsewhere every line is a JSON object. What follows -- are further options of \
+            the gateway: llmd up -- --api-keys keys.yaml --access-log access.json
             """)
 
     @OptionGroup var stack: StackOptions
@@ -80,12 +81,19 @@ struct UpCommand: AsyncParsableCommand {
     @Option(name: .customLong("child-port"), help: "The first port of the other processes.")
     var firstChildPort: UInt16 = 18000
 
+    @Argument(
+        parsing: .postTerminator,
+        help: ArgumentHelp("Further options of llmd gateway.", valueName: "gateway-options"))
+    var gatewayArguments: [String] = []
+
     func run() async throws {
         let plan = try StackPlan(
             StackConfiguration(
                 engines: stack.layout, policy: policy.rawValue, configFile: configFile,
                 model: stack.model, host: host, port: port, metricsPort: metricsPort,
-                firstChildPort: firstChildPort, engineArguments: stack.engineArgument))
+                firstChildPort: firstChildPort, engineArguments: stack.engineArgument,
+                gatewayArguments: gatewayArguments))
+        try checkGateway(of: plan)
         let loop = try EventLoop.start(name: "up")
         let output = StackOutput(plan: plan, model: stack.model)
         let supervisor = StackSupervisor(plan: plan, executable: try ownPath(), on: loop) {
@@ -107,6 +115,22 @@ struct UpCommand: AsyncParsableCommand {
             }
         }
         await stopping.value
+    }
+
+    /// Says what is wrong with the gateway's options before anything starts.
+    private func checkGateway(of plan: StackPlan) throws {
+        for child in plan.children where child.kind == .gateway {
+            let gateway: GatewayCommand
+            do {
+                gateway = try GatewayCommand.parse(Array(child.arguments.dropFirst()))
+            } catch {
+                throw ValidationError("llmd gateway: \(GatewayCommand.message(for: error))")
+            }
+            let addresses = [gateway.port, gateway.metricsPort].map(gateway.service.address)
+            guard addresses == [plan.gateway, plan.metrics[0]] else {
+                throw ValidationError("--host, --port and --metrics-port stand before the --")
+            }
+        }
     }
 }
 

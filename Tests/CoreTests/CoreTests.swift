@@ -21,6 +21,8 @@ import Testing
         ("a:+1", "has no port between 0 and 65535"), ("a:http", "has no port between 0 and 65535"),
         ("fd00::7:8000", "has an IPv6 host without brackets"),
         ("[10.0.0.7]:80", "has brackets but is not IPv6"),
+        ("/run/s:80", "has a slash in its host"), ("[/run/s::]:80", "has a slash in its host"),
+        ("unix:/run/s", "has no port between 0 and 65535"),
     ])
     func refuses(_ text: String, _ problem: String) {
         let error = #expect(throws: AddressError.self) { try SocketAddress(parsing: text) }
@@ -30,6 +32,12 @@ import Testing
     @Test func printsBracketsRoundIPv6() {
         #expect(SocketAddress(host: "::1", port: 1).description == "[::1]:1")
         #expect(SocketAddress(host: "h", port: 1).description == "h:1")
+    }
+
+    @Test func aUnixSocketIsNoHost() {
+        let address = SocketAddress(unixSocket: "/run/s")
+        #expect(address.isUnixSocket && address.description == "unix:/run/s")
+        #expect(!SocketAddress(host: "run", port: 0).isUnixSocket)
     }
 }
 

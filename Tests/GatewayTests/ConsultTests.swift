@@ -20,6 +20,10 @@ import Testing
             + "{predictionURLs: [\"http://\(address)\"], timeout: 30s}}, "
     }
 
+    private static func scorer(_ url: String, _ parameters: String) -> String {
+        "{type: remote-scorer, parameters: {url: \"\(url)\", \(parameters)}}, "
+    }
+
     private static let fast = #"{"predictions":[{"ttft_ms":9,"tpot_ms":9}]}"#
 
     private func send(_ stage: Stage) -> LoopbackCall {
@@ -62,17 +66,51 @@ import Testing
         group.shutdown()
     }
 
-    @Test func whoIsTooSlowIsNotWaitedFor() async throws {
+    @Test func aUnixSocketIsAskedAsAPort() async throws {
         let (group, service) = try Self.service()
+        let socket = try UnixForwarder(to: service.address)
         let stage = try await Stage(
-            engines: 1,
-            plugins: "{type: remote-scorer, parameters: {url: \"http://\(service.address)\", "
-                + "timeout: 20ms}}, ")
+            engines: 2,
+            plugins: Self.scorer("unix:\(socket.path)", "timeout: 30s")
+                + "{type: max-score-picker}, ")
+        for scores in [[1.0, 0], [0, 1]] {
+            let call = send(stage)
+            let question = try await service.next()
+            #expect(question.head.method == "POST")
+            #expect(question.head.target == "/")
+            #expect(question.head.authority == "localhost")
+            #expect(question.body.contains(#""name":"engine-1""#))
+            question.respond(200, [:], "{\"scores\":\(scores)}")
+            try await stage.engines[scores[0] == 1 ? 0 : 1].next().respond(200)
+            #expect(try await call.response().status == 200)
+        }
+        socket.stop()
+        await stage.stop()
+        await service.stop()
+        group.shutdown()
+    }
+
+    @Test func aSocketThatIsNotThereCostsNothing() async throws {
+        let stage = try await Stage(
+            engines: 1, plugins: Self.scorer("unix:/nowhere/at/all", "timeout: 30s"))
+        let call = send(stage)
+        try await stage.engines[0].next().respond(200)
+        #expect(try await call.response().status == 200)
+        await stage.stop()
+    }
+
+    @Test(arguments: [false, true])
+    func whoIsTooSlowIsNotWaitedFor(overUnixSocket: Bool) async throws {
+        let (group, service) = try Self.service()
+        let socket = try UnixForwarder(to: service.address)
+        let url = overUnixSocket ? "unix:\(socket.path)" : "http://\(service.address)"
+        let stage = try await Stage(engines: 1, plugins: Self.scorer(url, "timeout: 20ms"))
         let call = send(stage)
         let question = try await service.next()
         try await stage.engines[0].next().respond(200)
         #expect(try await call.response().status == 200)
         #expect(try await question.end() != .complete)
+        socket.stop()
         await stage.stop()
         await service.stop()
         group.shutdown()

@@ -183,7 +183,7 @@ import Testing
                 parsing: [
                     "name=d,address=127.0.0.1:1,metrics=127.0.0.1:2,role=decode,"
                         + "events=tcp://127.0.0.1:3,replay=tcp://127.0.0.1:5,dp=2",
-                    "[::1]:80",
+                    "[::1]:80", "address=x:1,engine=trtllm-serve",
                 ], option: "--endpoint")
                 == [
                     ModelServer(
@@ -193,6 +193,9 @@ import Testing
                         eventsEndpoint: "tcp://127.0.0.1:3",
                         replayEndpoint: "tcp://127.0.0.1:5", dataParallelSize: 2),
                     ModelServer(name: "[::1]:80", address: SocketAddress(host: "::1", port: 80)),
+                    ModelServer(
+                        name: "x:1", address: SocketAddress(host: "x", port: 1),
+                        labels: ["llm-d.ai/engine-type": "trtllm-serve"]),
                 ])
     }
 
@@ -212,6 +215,7 @@ import Testing
             "name=a,address=y:1",
             "--endpoint: 'name=a,address=y:1' has the name or the address of 'a'"
         ),
+        ("address=x:1,engine=", "--endpoint: 'address=x:1,engine=' is no list of key=value"),
         ("address=x:1,dp=0", "--endpoint: 'address=x:1,dp=0' needs a 'dp' from 1 to 64"),
         ("address=x:1,dp=two", "--endpoint: 'address=x:1,dp=two' needs a 'dp' from 1 to 64"),
         (

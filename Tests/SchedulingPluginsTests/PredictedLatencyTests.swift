@@ -232,6 +232,25 @@ import Testing
         #expect(producer.droppedSampleCount == 90)
     }
 
+    /// Not yet trained, a predictor may have nothing better to say than 404.
+    @Test(arguments: [(nil, 0), (404, 1)] as [(Int?, Int)])
+    func oneThatNobodyDeclaredTrainsWhoHasAnswered(status: Int?, samples: Int) throws {
+        let config = try EndpointPickerConfig(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins: [{type: latency-scorer}]
+                """, file: "t.yaml", registry: .standard)
+        let producer = try #require(config.plugins(as: PredictedLatencyProducer.self).first)
+        end(producer)
+        #expect(producer.takeTraining() == nil)
+        _ = try #require(producer.question(about: [0, 1], in: context))
+        let outcome = status.map { ServiceOutcome.answered(status: $0, body: []) } ?? .failed
+        _ = producer.finding(outcome, about: [0, 1])
+        end(producer)
+        #expect((producer.takeTraining()?.count ?? 0) == samples)
+    }
+
     // MARK: - Configuration
 
     @Test func theEnvironmentNamesTheServers() throws {
@@ -314,6 +333,29 @@ import Testing
         context.request.findings["subject"] = scorer.finding(
             .answered(status: 200, body: Array(#"{"scores":[1,0.5]}"#.utf8)), about: [0, 1])
         expect(scorer.scores(in: context), [1, 0.5, 0.25])
+    }
+
+    @Test(arguments: ["unix:/run/s", "unix:///run/s"])
+    func theServiceMayListenOnAUnixSocket(url: String) throws {
+        let scorer = try plugin("remote-scorer", "{url: \"\(url)\"}", as: RemoteScorer.self)
+        let question = try #require(scorer.question(about: [0], in: context(count: 1)))
+        #expect(question.servers == [SocketAddress(unixSocket: "/run/s")])
+        #expect(question.path == "/")
+    }
+
+    @Test(arguments: [
+        ("unix:", "must be unix: and the absolute path of a socket"),
+        ("unix:/", "must be unix: and the absolute path of a socket"),
+        ("unix:run/s", "must be unix: and the absolute path of a socket"),
+        ("unix://run/s", "must be unix: and the absolute path of a socket"),
+        ("unix:/" + String(repeating: "s", count: 107), "has a path of more than 107 bytes"),
+        ("https://s", "has a scheme that is not http"),
+    ])
+    func otherURLsAreRefused(url: String, problem: String) {
+        let error = #expect(throws: ConfigError.self) {
+            try plugin("remote-scorer", "{url: \"\(url)\"}", as: RemoteScorer.self)
+        }
+        #expect(error?.description.hasSuffix(problem) == true)
     }
 
     @Test(arguments: ["", #"{"scores":[1]}"#, #"{"scores":[1,"a"]}"#, #"{"scores":{}}"#])

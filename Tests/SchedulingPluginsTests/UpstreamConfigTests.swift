@@ -36,6 +36,32 @@ import Testing
         }
     }
 
+    /// What llm-d-router has that is neither deprecated nor about clusters.
+    @Test(arguments: [
+        "label-selector-filter", "prefill-filter", "decode-filter", "encode-filter",
+        "prefix-cache-affinity-filter", "session-affinity-filter", "slo-headroom-tier-filter",
+        "utilization-filter", "endpoint-attribute-filter", "topology-affinity-filter",
+        "utilization-detector", "concurrency-detector", "header-based-testing-filter",
+        "queue-scorer", "running-requests-size-scorer", "kv-cache-utilization-scorer",
+        "load-aware-scorer", "active-request-scorer", "token-load-scorer", "prefix-cache-scorer",
+        "lora-affinity-scorer", "no-hit-lru-scorer", "session-affinity-scorer",
+        "header-label-affinity-scorer", "context-length-aware", "endpoint-attribute-scorer",
+        "mm-embeddings-cache-scorer", "topology-affinity-scorer", "latency-scorer",
+        "max-score-picker", "random-picker", "weighted-random-picker", "single-profile-handler",
+        "disagg-profile-handler", "header-profile-handler", "prefix-based-pd-decider",
+        "always-disagg-pd-decider", "always-disagg-multimodal-decider",
+        "approx-prefix-cache-producer", "token-producer", "inflight-load-producer",
+        "predicted-latency-producer", "burst-prefix-cache-producer",
+        "mm-embeddings-cache-producer", "session-id-producer", "p2p-source-producer",
+        "agent-identity", "request-attribute-reporter", "latency-slo-admitter",
+        "probabilistic-admitter", "metrics-data-source", "core-metrics-extractor",
+        "models-data-source", "k8s-notification-source", "endpoint-notification-source",
+        "topology-extractor",
+    ])
+    func upstreamsTypesAreKnown(type: String) {
+        #expect(PluginRegistry.standard.types.contains(type))
+    }
+
     @Test func missingProducersAreMade() throws {
         let config = try load(
             """
@@ -55,6 +81,18 @@ import Testing
             ])
         #expect(config.scheduler.promptNeeds == .media)
         #expect(config.scheduler.observesResponses)
+    }
+
+    @Test(arguments: [
+        ("{type: latency-scorer}", 1), ("{type: slo-headroom-tier-filter}", 1),
+        ("{type: latency-slo-admitter}", 1), ("{type: prefix-cache-affinity-filter}", 0),
+        ("{type: prefix-cache-affinity-filter, parameters: {ttftSource: latencyPredictor}}", 1),
+        ("{type: latency-scorer}, {type: latency-slo-admitter}", 1),
+        ("{type: latency-scorer}, {type: predicted-latency-producer, name: mine}", 1),
+    ])
+    func aLatencyPredictorIsAskedWhereItIsRead(plugins: String, count: Int) throws {
+        let config = try load("plugins: [\(plugins)]\n")
+        #expect(config.plugins(as: PredictedLatencyProducer.self).count == count)
     }
 
     @Test func everySectionIsRead() throws {

@@ -65,6 +65,17 @@ import Testing
                 """)
     }
 
+    @Test func furtherArgumentsGoToTheirProcesses() throws {
+        let plan = try StackPlan(
+            StackConfiguration(
+                engineArguments: ["--enable-lora"], gatewayArguments: ["--access-log", "-"]))
+        for child in plan.children {
+            #expect(child.arguments.contains("--enable-lora") == (child.kind == .engine))
+            #expect(
+                (child.arguments.suffix(2) == ["--access-log", "-"]) == (child.kind == .gateway))
+        }
+    }
+
     @Test func portsAreDistinct() throws {
         let plan = try StackPlan(
             StackConfiguration(engines: .disaggregated(prefill: 20, decode: 20)))

@@ -1,12 +1,15 @@
 """`llmd up` as a supervisor: start, faults, stop."""
 
 import concurrent.futures
+import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
+
+import pytest
 
 from conftest import (
     LLMD, Process, Stack, alive, children, free_ports, metrics, post, total, wait_until,
@@ -187,3 +190,33 @@ def test_engine_that_dies_at_start_is_one_clear_line():
     lines = "".join(stack.stderr).strip().splitlines()
     assert len(lines) == 1
     assert "ended at start" in lines[0] and "block size" in lines[0]
+
+
+def test_options_after_the_dashes_are_the_gateways(tmp_path):
+    key = "team-a-key"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"keys:\n- {{name: team-a, sha256: {digest}}}\n")
+    arguments = ("--no-disagg", "--engines", "1", "--", "--api-keys", keys, "--access-log", "-")
+    with Stack(*arguments) as stack:
+        body = {"model": MODEL, "prompt": "a b", "max_tokens": 1}
+        assert post(stack.port, "/v1/completions", body)[0] == 401
+        status, _, _ = post(
+            stack.port, "/v1/completions", body, {"authorization": f"Bearer {key}"})
+        assert status == 200
+        # What the gateway writes to its standard output is not lost.
+        wait_until(lambda: any('"key":"team-a"' in line for line in stack.stderr), "a log line")
+
+
+@pytest.mark.parametrize("options, problem", [
+    (["--no-such-option"], "no-such-option"), (["--idle-timeout", "0"], "idle-timeout"),
+    (["--port", "1"], "--port"),
+])
+def test_wrong_options_of_the_gateway_start_nothing(options, problem):
+    base = free_ports(100)
+    with Process(
+        LLMD, "up", "--port", base, "--metrics-port", base + 1, "--child-port", base + 10, "--",
+        *options,
+    ) as stack:
+        assert stack.wait() == 2
+    assert problem in "".join(stack.stderr)
