@@ -23,6 +23,8 @@ public enum TransferError: Error, Hashable, Sendable, CaseIterable {
     case deadlineExceeded
     /// Cancelled by the caller.
     case cancelled
+    /// This machine, or a library of it, cannot do that.
+    case notSupported
     /// No path to the peer is both allowed and possible.
     case pathForbidden
     /// The peer speaks another version of the protocol.
@@ -45,6 +47,7 @@ public enum TransferError: Error, Hashable, Sendable, CaseIterable {
             case .peerDead: CT_EPEERDEAD
             case .deadlineExceeded: CT_ETIMEDOUT
             case .cancelled: CT_ECANCELED
+            case .notSupported: CT_ENOTSUP
             case .pathForbidden: CT_EPOLICY
             case .versionMismatch: CT_EVERSION
             case .protocolViolation: CT_EPROTOCOL

@@ -43,6 +43,7 @@ extern "C" {
     X(EPEERDEAD, -9, "the peer closed its connection or stopped answering")                        \
     X(ETIMEDOUT, -10, "the deadline passed")                                                       \
     X(ECANCELED, -11, "cancelled by the caller")                                                   \
+    X(ENOTSUP, -12, "this machine or a library of it cannot do that")                              \
     X(EPOLICY, -13, "no path to the peer is both allowed and possible")                            \
     X(EVERSION, -15, "the peer speaks another version of the protocol")                            \
     X(EPROTOCOL, -16, "the peer sent a frame that is not valid")                                   \
