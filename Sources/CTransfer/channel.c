@@ -40,6 +40,8 @@ ct_status ct_channel_region_added(ct_peer *peer, const ct_region_change *change,
         (uint64_t)file.st_size < bytes) {
         return CT_EPROTOCOL;
     }
+    // More than is needed where its pages are huge; only whole ones can be unmapped.
+    bytes = (uint64_t)file.st_size;
     slot->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     slot->file = slot->fd < 0 ? NULL : ct_map(bytes, slot->fd);
     if (slot->file == NULL) {

@@ -1,4 +1,5 @@
 // Regions: pools in memfds, and memory of the caller with a memfd for its ledger.
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -6,14 +7,17 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "params.h"
+#include "placement.h"
 
 // How often it is looked whether a writer of this host has let go of memory to be released.
 #define CT_REMOVAL_WAIT_NS UINT64_C(200000)
 #define CT_REMOVAL_WAIT_MAX_NS UINT64_C(100000000)
 
 // A memfd of this size that can never shrink, so that no peer's mapping of it can fault.
-static int create_memfd(uint64_t bytes) {
-    int fd = memfd_create("llmd-kv", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+static int create_memfd(uint64_t bytes, ct_pages pages) {
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | ct_placement_memfd_flags(pages);
+    int fd = memfd_create("llmd-kv", flags);
     if (fd < 0) {
         return -1;
     }
@@ -92,19 +96,27 @@ static ct_status name_region(ct_engine *engine, ct_region *region) {
     return is_full ? CT_EAGAIN : CT_OK;
 }
 
-// Makes a region of `memory`, or of a pool's own if that is NULL.
+// Makes a region of `memory`, or of a pool's own, placed as `placement` says, if that is NULL.
 static ct_status create(
-    ct_engine *engine, void *memory, const ct_region *wanted, ct_pool **pool_p) {
+    ct_engine *engine, void *memory, const ct_pool_params *placement, const ct_region *wanted,
+    ct_pool **pool_p) {
     ct_region region = *wanted;
     int is_registered = memory != NULL;
     uint64_t bytes = ct_ledger_file_bytes(&region, !is_registered);
-    if (bytes == 0) {
+    if (bytes == 0 || ct_placement_round(placement->pages, bytes, &bytes) != CT_OK) {
         return CT_EINVAL;
     }
     ct_pool *pool = ct_allocate(sizeof(*pool));
-    int fd = create_memfd(bytes);
+    errno = 0;
+    int fd = create_memfd(bytes, placement->pages);
+    int lacks_pages = fd < 0 && placement->pages != CT_PAGES_ADVISED && errno != ENOMEM;
     void *file = fd < 0 ? NULL : ct_map(bytes, fd);
-    ct_status status = pool == NULL || file == NULL ? CT_ENOMEM : CT_OK;
+    ct_status status = lacks_pages                      ? CT_ENOTSUP
+                       : pool == NULL || file == NULL ? CT_ENOMEM
+                                                        : CT_OK;
+    if (status == CT_OK && !is_registered) {
+        status = ct_placement_apply(placement, file, bytes);
+    }
     if (status == CT_OK) {
         status = name_region(engine, &region);
     }
@@ -115,10 +127,6 @@ static ct_status create(
         }
         free(pool);
         return status;
-    }
-    if (!is_registered) {
-        // Only advice: where shared memory has no huge pages, small ones do.
-        madvise(file, bytes, MADV_HUGEPAGE);
     }
     *pool = (ct_pool){
         .publish.run = publish,
@@ -144,14 +152,26 @@ static ct_status create(
     return CT_OK;
 }
 
-ct_status ct_pool_create(
-    ct_engine *engine, uint64_t block_bytes, uint64_t block_count, ct_pool **pool_p) {
-    ct_region region = {.block_bytes = block_bytes};
-    if (block_bytes == 0 || block_count == 0 ||
-        __builtin_mul_overflow(block_bytes, block_count, &region.size_bytes)) {
+ct_status ct_pool_create_placed(
+    ct_engine *engine, const ct_pool_params *params, ct_pool **pool_p) {
+    ct_pool_params p;
+    if (ct_params_read(params, &p, sizeof(p)) != CT_OK || p.has_node > 1) {
         return CT_EINVAL;
     }
-    return create(engine, NULL, &region, pool_p);
+    ct_region region = {.block_bytes = p.block_bytes};
+    if (p.block_bytes == 0 || p.block_count == 0 ||
+        __builtin_mul_overflow(p.block_bytes, p.block_count, &region.size_bytes)) {
+        return CT_EINVAL;
+    }
+    return create(engine, NULL, &p, &region, pool_p);
+}
+
+ct_status ct_pool_create(
+    ct_engine *engine, uint64_t block_bytes, uint64_t block_count, ct_pool **pool_p) {
+    ct_pool_params params = CT_POOL_PARAMS_INIT;
+    params.block_bytes = block_bytes;
+    params.block_count = block_count;
+    return ct_pool_create_placed(engine, &params, pool_p);
 }
 
 ct_status ct_region_add(
@@ -162,7 +182,8 @@ ct_status ct_region_add(
         return CT_EINVAL;
     }
     ct_region region = {.size_bytes = size_bytes, .block_bytes = block_bytes};
-    return create(engine, memory, &region, pool_p);
+    static const ct_pool_params anywhere = CT_POOL_PARAMS_INIT;
+    return create(engine, memory, &anywhere, &region, pool_p);
 }
 
 void ct_pool_release(ct_pool *pool) {

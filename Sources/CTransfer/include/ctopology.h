@@ -38,8 +38,8 @@ typedef struct ct_library {
     char text[228];       // its version, or why it could not be opened
 } ct_library;
 
-// Opens all of them, if that has not happened yet. UCX watches the mappings of the process from then
-// on, unless the environment has UCX_MEM_EVENTS=n.
+// Opens all of them, if that has not happened yet. From then on UCX watches the mappings of the
+// process, unless the environment has UCX_MEM_EVENTS=n.
 void ct_libraries(ct_library libraries[CT_LIBRARY_COUNT]);
 
 // ---- Limits ----

@@ -3,7 +3,7 @@
 //   Errors ............ ct_status_message
 //   Paths ............. ct_path_name, ct_capabilities
 //   Engine ............ ct_engine_create, _destroy, _identity, _listen, _descriptor, _poll, _stats
-//   Pools ............. ct_pool_create, _release, _memory, _region
+//   Pools ............. ct_pool_create, _create_placed, _release, _memory, _region
 //   Caller's memory ... ct_region_add
 //   Reuse of blocks ... ct_pool_epoch, _fence, _settled
 //   Peers ............. ct_peer_connect, _release, _id, _describe, _capabilities, _regions
@@ -216,6 +216,30 @@ ct_stats ct_engine_stats(ct_engine *engine);
 // CT_REGIONS_MAX pools exist. The memory belongs to the pool.
 ct_status ct_pool_create(
     ct_engine *engine, uint64_t block_bytes, uint64_t block_count, ct_pool **pool_p);
+
+typedef uint32_t ct_pages;
+enum {
+    CT_PAGES_ADVISED = 0,  // small ones, or transparent huge ones where the system has them
+    CT_PAGES_2M = 1,       // of those that the machine has reserved
+    CT_PAGES_1G = 2,
+};
+
+// Zero means the default. Start from CT_POOL_PARAMS_INIT.
+typedef struct ct_pool_params {
+    uint32_t struct_size;
+    ct_pages pages;
+    uint64_t block_bytes;
+    uint64_t block_count;
+    uint32_t has_node;    // 1: all memory comes from NUMA node `node`, at once
+    uint32_t node;
+} ct_pool_params;
+#define CT_POOL_PARAMS_INIT {.struct_size = sizeof(ct_pool_params)}
+
+// The same, of chosen pages on a chosen node. Also CT_ENOMEM where too few such pages are free,
+// CT_EINVAL for a node that does not exist, CT_EPERM where the process may not choose, CT_ENOTSUP
+// without libnuma or without such pages in the kernel.
+ct_status ct_pool_create_placed(
+    ct_engine *engine, const ct_pool_params *params, ct_pool **pool_p);
 
 // Withdraws the region from every peer and frees the memory once the last transfer that uses it is
 // final. Connections that are moving bytes of this pool for a peer are closed. Of registered memory
