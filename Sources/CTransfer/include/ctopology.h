@@ -94,8 +94,8 @@ enum {
 // Where bytes lie or leave the machine.
 typedef struct ct_place {
     ct_place_kind kind;
-    uint32_t number;           // NODE: the system's; GPU: CUDA's if asked, else in order of PCI
-                               // addresses; NIC: in order of PCI addresses
+    uint32_t number;           // NODE: the system's; GPU: CUDA's if asked, else from 0 in the order
+                               // of places; NIC: from 0 in that order
     int32_t node;              // number of the nearest node; -1: the machine does not say
     int32_t package;           // number of the processor package; -1: none or all
     uint64_t memory_bytes;     // NODE
@@ -109,7 +109,7 @@ typedef struct ct_place {
     char interface[32];        // NIC: of the network, or empty
 } ct_place;
 
-// The places in order: nodes, GPUs, NICs. They belong to the topology.
+// The places in order: nodes, GPUs, NICs; devices by package and then by PCI address. They belong to the topology.
 const ct_place *ct_topology_places(const ct_topology *topology, size_t *count_p);
 
 // The index of the device at a PCI address, in upper or lower case, with a domain of any length or
