@@ -4,7 +4,8 @@ SWIFT_BUILD := swift build -c release --no-color-diagnostics
 VENV        := .venv
 LLMD        := .build/release/llmd
 
-.PHONY: help setup build up test test-c test-swift test-e2e bench lint fuzz soak clean
+.PHONY: help setup build up connector test test-c test-swift test-e2e test-python bench lint fuzz soak \
+    clean
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -21,6 +22,10 @@ build: setup
 up: build
 	$(LLMD) up $(ARGS)
 
+## make connector   build libllmd_connector.so for engines, and check what it promises
+connector: setup
+	Tests/connector/run
+
 ## make test    everything: C under sanitizers, Swift, end to end with real Envoy and openai
 test: test-c test-swift test-e2e
 
@@ -29,6 +34,7 @@ test-c: setup
 	Tests/c/run thread
 	Tests/c/run soak
 	Tests/c/run aarch64
+	Tests/connector/run
 
 test-swift: setup
 	$(SWIFT_BUILD) --build-tests

@@ -138,7 +138,7 @@ let package = Package(
                 "Gateway", "Hashing", "Indexer", "KVIndex", "KVIndexIO", "Messaging",
                 "ModelServers", "Net",
                 "Relay", "Replay", "RequestPipeline", "Scan", "Scheduling", "SchedulingPlugins",
-                "Sidecar", "Simulator", "Stack", "Telemetry",
+                "Sidecar", "Simulator", "Stack", "Telemetry", "Transfer",
             ],
             swiftSettings: strict),
 

@@ -12,7 +12,8 @@ struct LLMD: AsyncParsableCommand {
         version: "llmd \(version)",
         subcommands: [
             UpCommand.self, GatewayCommand.self, RouterCommand.self, SidecarCommand.self,
-            SimCommand.self, IndexerCommand.self, BenchCommand.self, ConformanceCommand.self,
+            SimCommand.self, IndexerCommand.self, BenchCommand.self, TopologyCommand.self,
+            ConformanceCommand.self,
         ])
 
     static let version = "0.1.0-dev"
