@@ -1,4 +1,5 @@
-// What the engine promises not to do: allocate or dawdle in a submit, and wake while idle.
+// What the engine promises not to do: allocate or dawdle in a submit, and wake while idle. Its
+// arena and its copy, alone.
 #include <dirent.h>
 #include <stdatomic.h>
 
@@ -139,6 +140,23 @@ static void arena(void) {
     ct_arena_close(&a);
 }
 
+// Every length around the steps of the streaming copy, at every alignment of a line.
+static void copies(void) {
+    static uint8_t from[300 << 10];
+    static uint8_t to[300 << 10];
+    static const size_t lengths[] = {0, 1, 31, 64, 65, 16383, 16384, 16500, 65536, 131071, 131500};
+    random_fill(from, sizeof(from));
+    for (size_t i = 0; i < 64 * sizeof(lengths) / sizeof(lengths[0]); i++) {
+        size_t bytes = lengths[i / 64];
+        size_t at = 64 + i % 64;
+        size_t source = random_below(64);
+        memset(to, 0xee, sizeof(to));
+        ct_copy_streaming()(to + at, from + source, bytes);
+        CHECK(memcmp(to + at, from + source, bytes) == 0);
+        CHECK(to[at - 1] == 0xee && to[at + bytes] == 0xee);
+    }
+}
+
 // How often the engines' threads have gone to sleep and so been woken.
 static uint64_t wakeups(void) {
     DIR *tasks = opendir("/proc/self/task");
@@ -189,6 +207,7 @@ static void idle(void) {
 int main(void) {
     random_begin();
     arena();
+    copies();
     for (ct_path path = CT_PATH_MEMFD; path < CT_PATH_COUNT; path++) {
         submitting(path);
     }
