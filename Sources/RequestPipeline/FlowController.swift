@@ -245,8 +245,10 @@ public final class FlowController: Sendable {
     }
 
     private func saturation(of snapshot: PoolSnapshot, now: MonotonicTime) -> PoolSaturation {
+        // Where none is sound, decisions fall back on those that mostly fail.
+        let isSound = snapshot.members.contains(where: \.isHealthy)
         var saturation = PoolSaturation()
-        for member in snapshot.members where member.isHealthy {
+        for member in snapshot.members where isSound ? member.isHealthy : member.isSuspect {
             saturation.add(EndpointLoad(member), by: detector, at: now)
         }
         return saturation

@@ -43,6 +43,17 @@ import Testing
         #expect(fixture.inFlightCount == 0)
     }
 
+    /// An endpoint that mostly fails is used where there is no other, and has room.
+    @Test func nobodyWaitsForAnEndpointThatOnlyFails() throws {
+        let fixture = try fixture()
+        for _ in 0..<20 {
+            let conversation = Conversation(fixture)
+            #expect(try post(conversation).count == 2)
+            try conversation.send(Request.responseHeaders([(":status", "503")], end: true))
+        }
+        #expect(fixture.pool.snapshot.members.allSatisfy { !$0.isHealthy })
+    }
+
     @Test func whoDoesNotGetATurnIsTold() throws {
         let fixture = try fixture()
         let first = Conversation(fixture)
