@@ -209,8 +209,8 @@ public actor LoadGenerator {
         await withCheckedContinuation { continuation in
             loop.schedule(after: Duration(seconds: seconds)) { continuation.resume() }
         }
-        defer { saturation = nil }
-        return Double(saturation?.completedCount ?? 0) / (seconds / 2)
+        guard let ended = saturation.take() else { return 0 }
+        return Double(ended.completedCount) / (.now - ended.countsFrom).seconds
     }
 
     private func sendNext() {
