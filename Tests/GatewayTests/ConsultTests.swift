@@ -99,6 +99,24 @@ import Testing
         await stage.stop()
     }
 
+    /// Which of the two is asked first is a matter of chance.
+    @Test func afterASocketThatIsNotThereTheNextServerIsAsked() async throws {
+        let (group, service) = try Self.service()
+        let stage = try await Stage(
+            engines: 1,
+            plugins: "{type: predicted-latency-producer, parameters: {timeout: 30s, "
+                + "predictionURLs: [\"unix:/nowhere/at/all\", \"http://\(service.address)\"]}}, ")
+        for _ in 0..<20 {
+            let call = send(stage)
+            try await service.next().respond(200, [:], Self.fast)
+            try await stage.engines[0].next().respond(200)
+            #expect(try await call.response().status == 200)
+        }
+        await stage.stop()
+        await service.stop()
+        group.shutdown()
+    }
+
     @Test(arguments: [false, true])
     func whoIsTooSlowIsNotWaitedFor(overUnixSocket: Bool) async throws {
         let (group, service) = try Self.service()
