@@ -79,11 +79,11 @@ void ct_transfer_mark_done(ct_transfer *transfer, uint32_t first, uint32_t count
 }
 
 void ct_transfer_moved(ct_transfer *transfer) {
-    transfer->moved_ns = ct_now_ns();
     if (transfer->notification_bytes == 0) {
         ct_transfer_finish(transfer, CT_OK);
         return;
     }
+    transfer->moved_ns = ct_now_ns();
     transfer->phase = CT_PHASE_NOTIFYING;
     ct_link_remove(&transfer->path_node);
     ct_link_append(&transfer->peer->notifications, &transfer->path_node);
