@@ -12,7 +12,7 @@ Code written for NIXL changes one import: `from llmd_connector.nixl import nixl_
 """
 
 from ._abi import ABI_VERSION
-from .engine import Capability, Engine, Event, EventKind, PathStats, Stats, capabilities, version
+from .engine import Engine
 from .errors import (
     AddressUnavailable,
     Cancelled,
@@ -33,6 +33,8 @@ from .errors import (
     Unreachable,
     VersionMismatch,
 )
+from .events import Event, EventKind
+from .facts import Capability, Limit, PathStats, Stats, capabilities, limits, version
 from .memory import Pages, Pool, Region
 from .peer import Peer
 from .transfer import Plane, Priority, Transfer
@@ -48,6 +50,7 @@ __all__ = [
     "Event",
     "EventKind",
     "InvalidArgument",
+    "Limit",
     "NoSuchRegion",
     "NotPermitted",
     "NotSupported",
@@ -71,5 +74,6 @@ __all__ = [
     "Unreachable",
     "VersionMismatch",
     "capabilities",
+    "limits",
     "version",
 ]

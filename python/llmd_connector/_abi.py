@@ -13,6 +13,7 @@ ABI_VERSION = 0
 SONAME = f"libllmd_connector.so.{ABI_VERSION}"
 
 PATHS = ("none", "memfd", "tcp", "cma")
+LIMIT_COUNT = 3
 REGIONS_MAX = 64
 NOTIFICATION_MAX = 256
 PLANES_MAX = 256
@@ -40,6 +41,10 @@ class EngineParams(ctypes.Structure):
 
 class Capability(ctypes.Structure):
     _fields_ = [("is_possible", c_uint32), ("reason", c_char * 192)]
+
+
+class Limit(ctypes.Structure):
+    _fields_ = [("name", c_char_p), ("is_low", c_uint32), ("text", c_char * 308)]
 
 
 class Region(ctypes.Structure):
@@ -172,6 +177,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "ct_engine_id": EngineID,
     "ct_engine_params": EngineParams,
     "ct_capability": Capability,
+    "ct_limit": Limit,
     "ct_region": Region,
     "ct_event": Event,
     "ct_path_stats": PathStats,
@@ -190,6 +196,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "lc_version": (c_char_p, []),
     "lc_capabilities": (c_size_t, [c_char_p, c_size_t]),
     "ct_status_message": (c_char_p, [c_int32]),
+    "ct_limits": (None, [POINTER(Limit)]),
     "ct_engine_create": (c_int32, [POINTER(EngineParams), POINTER(c_void_p)]),
     "ct_engine_destroy": (None, [c_void_p]),
     "ct_engine_identity": (EngineID, [c_void_p]),

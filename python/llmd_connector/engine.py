@@ -15,19 +15,17 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from . import _abi
 from ._abi import READ, WRITE, lib
 from .buffers import memory_of, numbers_of
 from .errors import QueueFull, check
 from .events import Event, EventKind, event_of
+from .facts import Capability, PathStats, Stats, capabilities_of, log_limits
 from .memory import Pages, Pool, Region
 from .peer import Peer
 from .transfer import Planes, Priority, Transfer, planes_of
-
-__all__ = ["Capability", "Engine", "Event", "EventKind", "PathStats", "Stats", "capabilities",
-           "version"]
 
 log = logging.getLogger("llmd_connector")
 
@@ -38,60 +36,6 @@ _CANCELLED = -11
 # How long close() waits for peers to let go of the caller's memory, and that of those that did not.
 _GONE_SECONDS = 5.0
 _abandoned: list[Any] = []
-
-
-def version() -> str:
-    """Of the library."""
-    return str(lib.lc_version().decode())
-
-
-def capabilities() -> str:
-    """What this machine and process can do, a line each: libraries, limits. Opens the libraries."""
-    length = lib.lc_capabilities(None, 0)
-    text = ctypes.create_string_buffer(length + 1)
-    lib.lc_capabilities(text, length + 1)
-    return text.value.decode()
-
-
-class Capability(NamedTuple):
-    """Whether a path is possible, and why or why not."""
-
-    is_possible: bool
-    reason: str
-
-
-def capabilities_of(raw: Any) -> dict[str, Capability]:
-    """By the name of the path."""
-    return {
-        path: Capability(bool(raw[i].is_possible), raw[i].reason.decode())
-        for i, path in enumerate(_abi.PATHS) if i > 0
-    }
-
-
-class PathStats(NamedTuple):
-    """Counters of a path: transfers that this engine began."""
-
-    transfers: int
-    failed_transfers: int
-    transferred_bytes: int
-    failed_blocks: int
-    failovers: int
-    queue_ns: int
-    post_ns: int
-    wire_ns: int
-    notify_ns: int
-
-
-class Stats(NamedTuple):
-    """Counters since an engine began."""
-
-    paths: dict[str, PathStats]
-    served_requests: int
-    served_bytes: int
-    refused_requests: int
-    protocol_errors: int
-    notifications_received: int
-    reconnects: int
 
 
 def _path_mask(paths: Optional[Iterable[str]]) -> int:
@@ -113,7 +57,8 @@ def _numeric(host: str) -> str:
 
 
 class Engine:
-    """Moves blocks between this process and others. A thread of its own does all I/O.
+    """Moves blocks between this process and others. A thread of its own does all I/O. The first
+    one of a process logs the limits that are low.
 
     Every method may be called from any thread. Zero means the default of `ctransfer.h`.
     """
@@ -130,6 +75,7 @@ class Engine:
         admits_tracers: bool = False,
     ) -> None:
         self._handle = 0
+        log_limits()
         params = _abi.EngineParams(
             struct_size=ctypes.sizeof(_abi.EngineParams),
             transfers_max=transfers_max,

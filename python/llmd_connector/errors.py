@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Optional
 from ._abi import lib
 
 if TYPE_CHECKING:
-    from .engine import Event
+    from .events import Event
 
 
 class ConnectorError(Exception):

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Optional, Union
 
 from . import _abi
 from .buffers import memory_of
-from .engine import Engine, EventKind
+from .engine import Engine
 from .errors import (
     ConnectorError,
     InvalidArgument,
@@ -28,10 +27,11 @@ from .errors import (
     PeerDead,
     QueueFull,
 )
-from .memory import Pool, Region
-from .nixl_lists import Group, PreppedList, Registry, groups_of, nixlRegDList, nixlXferDList
+from .events import EventKind
+from .memory import Pool
+from .nixl_lists import PreppedList, Registry, groups_of, nixlRegDList, nixlXferDList
+from .nixl_parts import Remote, Request, nixl_agent_config
 from .peer import Peer
-from .transfer import Transfer
 
 __all__ = ["nixl_agent", "nixl_agent_config", "nixlRegDList", "nixlXferDList"]
 
@@ -48,71 +48,6 @@ _MAGIC = b"LLMD-KV1"
 _OPERATIONS = {"READ": _abi.READ, "WRITE": _abi.WRITE}
 # Agents that release memory or a transfer wait until nothing touches it: a lease and more.
 _RELEASE_SECONDS = 10.0
-
-
-class nixl_agent_config:
-    """Options of an agent. Those of NIXL that mean nothing here are taken and ignored.
-
-    `host` is a numeric address of this machine that peers reach; default $LLMD_CONNECTOR_HOST, or
-    127.0.0.1. Whoever reaches it may read and write registered memory. `paths`: those allowed, of
-    memfd, cma and tcp. `admits_tracers`: as in `Engine`; cma needs it where kernel.yama.ptrace_scope
-    is 1.
-    """
-
-    def __init__(
-        self,
-        enable_prog_thread: bool = True,
-        enable_listen_thread: bool = False,
-        listen_port: int = 0,
-        capture_telemetry: bool = False,
-        num_threads: int = 0,
-        backends: Sequence[str] = ("LLMD",),
-        *,
-        host: Optional[str] = None,
-        paths: Optional[Iterable[str]] = None,
-        admits_tracers: bool = False,
-    ) -> None:
-        self.backends = list(backends)
-        self.host = host or os.environ.get("LLMD_CONNECTOR_HOST") or "127.0.0.1"
-        self.paths = None if paths is None else tuple(paths)
-        self.admits_tracers = admits_tracers
-
-
-class _Remote:
-    """An agent whose metadata is known."""
-
-    def __init__(self, blob: dict[str, Any]) -> None:
-        self.name: str = blob["name"]
-        self.engine_id = bytes.fromhex(blob["engine_id"])
-        self.host: str = blob["host"]
-        self.port: int = blob["port"]
-        self.registry = Registry()
-        self.load(blob)
-        self.peer: Optional[Peer] = None
-
-    def load(self, blob: dict[str, Any]) -> None:
-        registry = Registry()
-        for address, *region in blob["regions"]:
-            registry.add(address, Region(*region), None)
-        self.registry = registry
-
-
-class _Request:
-    """A transfer that can be posted again and again, one post at a time."""
-
-    def __init__(self, operation: int, remote: _Remote, groups: list[Group], message: bytes) -> None:
-        self.operation = operation
-        self.remote = remote
-        self.groups = groups
-        self.message = message
-        self.waiting: list[Group] = []
-        self.transfers: list[Transfer] = []
-        self.notices = 0  # still to be sent behind the last group
-        self.error: Optional[ConnectorError] = None
-        self.state = ""
-        self.began = 0.0
-        self.telemetry = SimpleNamespace(
-            startTime=0, postDuration=0, xferDuration=0, totalBytes=0, descCount=0)
 
 
 class nixl_agent:
@@ -132,7 +67,7 @@ class nixl_agent:
         self._sender = len(agent_name.encode()).to_bytes(2, "little") + agent_name.encode()
         self._lock = threading.RLock()
         self._registry = Registry()
-        self._remotes: dict[str, _Remote] = {}
+        self._remotes: dict[str, Remote] = {}
         self._arrived: list[tuple[str, bytes]] = []
         self._engine = Engine(admits_tracers=config.admits_tracers)
         self._port = self._engine.listen(config.host)
@@ -239,7 +174,7 @@ class nixl_agent:
         if not metadata.startswith(_MAGIC):
             raise InvalidArgument("not the metadata of an agent of llmd_connector", -1)
         try:
-            remote = _Remote(json.loads(metadata[len(_MAGIC):]))
+            remote = Remote(json.loads(metadata[len(_MAGIC):]))
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidArgument(f"metadata that is not valid: {error}", -1) from error
         with self._lock:
@@ -253,13 +188,13 @@ class nixl_agent:
                 self._connect(remote)
         return remote.name
 
-    def _connect(self, remote: _Remote) -> Peer:
+    def _connect(self, remote: Remote) -> Peer:
         if remote.peer is None or (remote.peer.error is not None and not remote.peer.is_up):
             remote.peer = self._engine.connect(
                 remote.host, remote.port, paths=self._config.paths, expected_id=remote.engine_id)
         return remote.peer
 
-    def _remote(self, name: str) -> _Remote:
+    def _remote(self, name: str) -> Remote:
         with self._lock:
             if name == self.name:
                 self.add_remote_agent(self.get_agent_metadata())
@@ -319,7 +254,7 @@ class nixl_agent:
         notif_msg: Union[bytes, str] = b"",
         backends: Sequence[str] = (),
         skip_desc_merge: bool = False,
-    ) -> _Request:
+    ) -> Request:
         """A transfer of chosen descriptors of two lists, to be posted by `transfer`."""
         if operation not in _OPERATIONS:
             raise InvalidArgument(f"operation {operation}: READ or WRITE", -1)
@@ -327,7 +262,7 @@ class nixl_agent:
             raise InvalidArgument("a local side first, then a remote one", -1)
         groups = groups_of(local_xfer_side, local_indices, remote_xfer_side, remote_indices)
         message = self._message(notif_msg) if notif_msg else b""
-        return _Request(
+        return Request(
             _OPERATIONS[operation], self._remote(remote_xfer_side.agent), groups, message)
 
     def initialize_xfer(
@@ -338,13 +273,13 @@ class nixl_agent:
         remote_agent: str,
         notif_msg: Union[bytes, str] = b"",
         backends: Sequence[str] = (),
-    ) -> _Request:
+    ) -> Request:
         """A transfer of all descriptors of two lists."""
         local = self.prep_xfer_dlist("", local_descs)
         remote = self.prep_xfer_dlist(remote_agent, remote_descs)
         return self.make_prepped_xfer(operation, local, None, remote, None, notif_msg)
 
-    def transfer(self, handle: _Request, notif_msg: Union[bytes, str] = b"") -> str:
+    def transfer(self, handle: Request, notif_msg: Union[bytes, str] = b"") -> str:
         """Posts: "DONE", "PROC" or "ERR"."""
         with self._lock:
             if handle.state == "PROC":
@@ -364,14 +299,14 @@ class nixl_agent:
             handle.telemetry.postDuration = int((time.monotonic() - handle.began) * 1e6)
             return state
 
-    def check_xfer_state(self, handle: _Request) -> str:
+    def check_xfer_state(self, handle: Request) -> str:
         """ "DONE", "PROC" or "ERR"; `handle.error` says what went wrong."""
         with self._lock:
             if not handle.state:
                 raise InvalidArgument("the transfer was never posted", -1)
             return self._advance(handle)
 
-    def _advance(self, request: _Request) -> str:
+    def _advance(self, request: Request) -> str:
         if request.state != "PROC":
             return request.state
         self._take_events()
@@ -400,7 +335,7 @@ class nixl_agent:
                 log.warning("transfer with %s: %s", request.remote.name, request.error)
         return request.state
 
-    def _post(self, request: _Request) -> None:
+    def _post(self, request: Request) -> None:
         if request.error is not None:
             return
         peer = self._connect(request.remote)
@@ -420,15 +355,15 @@ class nixl_agent:
             request.transfers.append(self._engine.notify(peer, request.message))
             request.notices = 0
 
-    def query_xfer_backend(self, handle: _Request) -> str:
+    def query_xfer_backend(self, handle: Request) -> str:
         return "LLMD"
 
-    def get_xfer_telemetry(self, handle: _Request) -> SimpleNamespace:
+    def get_xfer_telemetry(self, handle: Request) -> SimpleNamespace:
         """Of the last post: startTime, postDuration and xferDuration in microseconds, totalBytes,
         descCount."""
         return handle.telemetry
 
-    def release_xfer_handle(self, handle: _Request) -> None:
+    def release_xfer_handle(self, handle: Request) -> None:
         """Cancels what is in flight, and returns when nothing touches the memory any more."""
         with self._lock:
             handle.waiting.clear()

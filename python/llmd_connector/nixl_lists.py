@@ -31,7 +31,7 @@ class _DescList:
 
     @classmethod
     def make(cls: type[_Self], descs: Any, mem_type: Optional[str]) -> _Self:
-        """From tuples or an array of three columns with a memory type, or from arrays or tensors."""
+        """From tuples or rows of three columns with a memory type, or from arrays or tensors."""
         if isinstance(descs, cls):
             return descs
         if isinstance(descs, _DescList):

@@ -9,11 +9,12 @@ from . import _abi
 from ._abi import lib
 from .errors import ConnectorError
 from .events import Event, EventKind
+from .facts import Capability, capabilities_of
 from .memory import Region, region_of
 from .waiting import Waiting
 
 if TYPE_CHECKING:
-    from .engine import Capability, Engine
+    from .engine import Engine
 
 
 class Peer(Waiting):
@@ -62,10 +63,8 @@ class Peer(Waiting):
         """The name of the engine there; zeros until up."""
         return bytes(lib.ct_peer_describe(self._valid()).engine_id.bytes)
 
-    def capabilities(self) -> dict[str, "Capability"]:
+    def capabilities(self) -> dict[str, Capability]:
         """Which paths work with this peer now, and why the others do not."""
-        from .engine import capabilities_of
-
         raw = (_abi.Capability * len(_abi.PATHS))()
         lib.ct_peer_capabilities(self._valid(), raw)
         return capabilities_of(raw)

@@ -9,7 +9,8 @@ BLOCK, BLOCKS = 16384, 512
 
 
 def pattern():
-    return (np.arange(BLOCK * BLOCKS, dtype=np.uint64) * 11400714819323198485 >> 40).astype(np.uint8)
+    numbers = np.arange(BLOCK * BLOCKS, dtype=np.uint64)
+    return (numbers * 11400714819323198485 >> 40).astype(np.uint8)
 
 
 if __name__ == "__main__":

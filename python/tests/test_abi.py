@@ -40,6 +40,7 @@ def test_constants():
     constants = dict(re.findall(r"^constant (\w+) = (-?\d+)$", ABI, flags=re.M))
     for i, path in enumerate(_abi.PATHS):
         assert constants[f"CT_PATH_{path.upper()}"] == str(i)
+    assert constants["CT_LIMIT_COUNT"] == str(_abi.LIMIT_COUNT)
     assert constants["CT_PATH_COUNT"] == str(len(_abi.PATHS))
     assert constants["CT_EVENT_REGION_GONE"] == str(_abi.EVENT_REGION_GONE)
     statuses = {int(value) for name, value in constants.items()

@@ -284,6 +284,20 @@ def test_registered_memory_outlives_its_owner(engines):
     assert server._lent == {}
 
 
+def test_low_limits_are_logged_once(monkeypatch, caplog):
+    from llmd_connector import facts
+
+    assert {limit.name for limit in lc.limits()} == {"memlock", "ptrace", "shared huge pages"}
+    assert all(limit.text for limit in lc.limits())
+    assert "hash kernel" in lc.capabilities()
+    monkeypatch.setattr(facts, "_limits_were_logged", False)
+    monkeypatch.setattr(facts, "limits", lambda: [
+        lc.Limit("memlock", True, "8 KiB: too little"), lc.Limit("ptrace", False, "fine")])
+    for _ in range(2):
+        lc.Engine().close()
+    assert caplog.messages == ["memlock: 8 KiB: too little"]
+
+
 def test_without_numpy():
     program = """
 import sys
