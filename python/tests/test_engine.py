@@ -143,6 +143,16 @@ def test_notifications_and_descriptor(engines):
     assert not select.select([server], [], [], 0)[0]
 
 
+def test_a_pool_on_a_node(engines):
+    server, client, port = engines
+    pool = server.create_pool(BLOCK, 4, node=0)
+    pool.memory[:] = bytes(range(256)) * 64
+    with client.create_pool(BLOCK, 4, node=0) as local:
+        peer = client.connect("127.0.0.1", port).wait_until_up()
+        client.read(peer, local, pool.region, count=4).wait(SECONDS)
+        assert local.memory == pool.memory
+
+
 def test_reported_transfers(engines):
     server, client, port = engines
     pool = server.create_pool(BLOCK, 1)
