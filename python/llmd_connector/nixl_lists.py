@@ -220,11 +220,14 @@ def groups_of(
         local.positions[chosen_local].astype(np.uint64),
         remote.positions[chosen_remote].astype(np.uint64), lengths,
     ])
-    kinds, kind_of = np.unique(keys, axis=1, return_inverse=True)
-    kind_of = kind_of.reshape(-1)
+    if keys.shape[1] and (keys == keys[:, :1]).all():
+        kinds, kind_of = keys[:, :1], None  # sorting takes far longer than this
+    else:
+        kinds, kind_of = np.unique(keys, axis=1, return_inverse=True)
+        kind_of = kind_of.reshape(-1)
     groups = []
     for kind in range(kinds.shape[1]):
-        members = slice(None) if kinds.shape[1] == 1 else kind_of == kind
+        members = slice(None) if kind_of is None else kind_of == kind
         local_position, remote_position, length = (int(number) for number in kinds[:, kind])
         local_ids, local_planes = _blocks(local.offsets[chosen_local[members]], length)
         remote_ids, remote_planes = _blocks(remote.offsets[chosen_remote[members]], length)
