@@ -26,8 +26,8 @@ up: build
 connector: setup
 	Tests/connector/run
 
-## make test    everything: C under sanitizers, Swift, end to end with real Envoy and openai
-test: test-c test-swift test-e2e
+## make test    everything: C under sanitizers, Python, Swift, end to end with real Envoy and openai
+test: test-c test-python test-swift test-e2e
 
 test-c: setup
 	Tests/c/run address
@@ -44,9 +44,14 @@ test-swift: setup
 test-e2e: build $(VENV)/.ok
 	$(VENV)/bin/pytest -q Tests/e2e
 
-$(VENV)/.ok: Tests/e2e/requirements.txt
+test-python: setup $(VENV)/.ok
+	dev/connector
+	cd python && ../$(VENV)/bin/mypy
+	$(VENV)/bin/pytest -q python/tests
+
+$(VENV)/.ok: Tests/e2e/requirements.txt python/requirements.txt
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	@touch $@
 
 ## make bench   the performance harness: perf/run all

@@ -66,7 +66,7 @@ static void judge_shared_huge(const ct_limit_facts *facts, ct_limit *limit) {
     const char *begin = strchr(facts->shared_huge, '[');
     const char *end = begin != NULL ? strchr(begin, ']') : NULL;
     if (end == NULL) {
-        judge(limit, 1, "none that can be seen: the kernel has no transparent ones, or /sys is hidden");
+        judge(limit, 1, "none to be seen: the kernel has no transparent ones, or /sys is hidden");
         return;
     }
     int length = (int)(end - begin - 1);

@@ -16,18 +16,42 @@ public final class KVRegion: Sendable {
     /// How many blocks there are.
     public let blockCount: Int
 
+    /// The pages of a region.
+    public enum Pages: Sendable {
+        /// Small ones, or transparent huge ones where the system has them.
+        case advised
+        /// Of 2 MiB, of those that the machine has reserved.
+        case huge2M
+        /// Of 1 GiB, likewise.
+        case huge1G
+    }
+
     /// Allocates zeroed memory and publishes it to every peer.
     ///
-    /// - Throws: `invalidArgument` for sizes that are not positive, `outOfMemory`, or `queueFull`
-    ///   when the engine has 64 regions.
-    public init(on engine: TransferEngine, blockCount: Int, blockByteCount: Int)
-        throws(TransferError)
-    {
+    /// - Parameters:
+    ///   - node: the NUMA node that all of it comes from, at once; by default each page comes from
+    ///     where it is first touched.
+    ///   - pages: what it consists of.
+    /// - Throws: `invalidArgument` for sizes that are not positive or a node that does not exist,
+    ///   `outOfMemory`, also of huge pages, `notPermitted` or `notSupported` where the system does
+    ///   not let this process choose, or `queueFull` when the engine has 64 regions.
+    public init(
+        on engine: TransferEngine, blockCount: Int, blockByteCount: Int, node: Int? = nil,
+        pages: Pages = .advised
+    ) throws(TransferError) {
         guard let blocks = UInt64(exactly: blockCount),
-            let bytes = UInt64(exactly: blockByteCount)
+            let bytes = UInt64(exactly: blockByteCount),
+            let number = UInt32(exactly: node ?? 0)
         else { throw .invalidArgument }
+        var params = ct_pool_params()
+        params.struct_size = UInt32(MemoryLayout<ct_pool_params>.size)
+        params.block_bytes = bytes
+        params.block_count = blocks
+        params.has_node = node == nil ? 0 : 1
+        params.node = number
+        params.pages = pages.cValue
         var pool: OpaquePointer?
-        try TransferError.check(ct_pool_create(engine.handle, bytes, blocks, &pool))
+        try TransferError.check(ct_pool_create_placed(engine.handle, &params, &pool))
         guard let pool, let memory = ct_pool_memory(pool) else { throw .outOfMemory }
         self.engine = engine
         self.handle = pool
@@ -120,5 +144,15 @@ public struct RemoteRegion: Hashable, Sendable {
     var cValue: ct_region {
         ct_region(
             id: id, generation: generation, size_bytes: byteCount, block_bytes: blockByteCount)
+    }
+}
+
+extension KVRegion.Pages {
+    fileprivate var cValue: ct_pages {
+        switch self {
+        case .advised: ct_pages(CT_PAGES_ADVISED)
+        case .huge2M: ct_pages(CT_PAGES_2M)
+        case .huge1G: ct_pages(CT_PAGES_1G)
+        }
     }
 }

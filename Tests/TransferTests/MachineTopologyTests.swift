@@ -2,12 +2,13 @@ import Foundation
 import Testing
 import Transfer
 
-/// Places and routes, from hwloc's XML of other machines.
-@Suite struct MachineTopologyTests {
+@Suite("Places of a machine and the ways between them")
+struct MachineTopologyTests {
     private static let folder = URL(filePath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().appending(path: "Vectors/topology")
 
-    @Test func everyGPUHasTheNICUnderItsSwitch() throws {
+    @Test("Every GPU has the NIC under its switch")
+    func everyGPUHasTheNICUnderItsSwitch() throws {
         let file = Self.folder.appending(path: "hgx-h100.xml").path
         let topology = try MachineTopology(.xml(file: file))
         let places = topology.places
@@ -32,21 +33,24 @@ import Transfer
         #expect(route.isNearest)
     }
 
-    @Test func aSyntheticMachineHasMemoryAlone() throws {
+    @Test("A synthetic machine has memory alone")
+    func aSyntheticMachineHasMemoryAlone() throws {
         let topology = try MachineTopology(.synthetic("pack:2 [numa] core:2 pu:1"))
         #expect(topology.places.map(\.kind) == [.node, .node])
         #expect(topology.nearest(.gpu, to: 0) == nil)
         #expect(topology.route(from: 0, to: 1).way == "host")
     }
 
-    @Test func whatIsWrongIsTold() {
+    @Test("What is wrong is told")
+    func whatIsWrongIsTold() {
         let error = #expect(throws: MachineTopologyError.self) {
             try MachineTopology(.xml(file: "/nonexistent.xml"))
         }
         #expect(error?.description == "/nonexistent.xml: No such file or directory")
     }
 
-    @Test func librariesAndLimitsHaveDetails() {
+    @Test("Libraries and limits have details")
+    func librariesAndLimitsHaveDetails() {
         #expect(
             SystemLibrary.all.map(\.name) == ["ucx", "hwloc", "numa", "openssl", "cuda"])
         #expect(SystemLibrary.all.allSatisfy { !$0.detail.isEmpty && !$0.purpose.isEmpty })

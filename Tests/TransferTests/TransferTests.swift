@@ -185,6 +185,14 @@ struct TransferTests {
         #expect(completion.byteCount == 0)
     }
 
+    @Test("A region lies on the node it is asked for")
+    func placedRegion() throws {
+        let engine = try TransferEngine()
+        let region = try KVRegion(on: engine, blockCount: 4, blockByteCount: 4096, node: 0)
+        region[3].copyBytes(from: [7])
+        #expect(region[3][0] == 7)
+    }
+
     @Test("Wrong parameters throw at once")
     func wrongParameters() throws {
         let pair = try Pair(.memfd)
@@ -197,6 +205,12 @@ struct TransferTests {
         }
         #expect(throws: TransferError.invalidArgument) {
             try pair.peer.notify(Array(repeating: 0, count: 257))
+        }
+        #expect(throws: TransferError.invalidArgument) {
+            try KVRegion(on: pair.decode, blockCount: 1, blockByteCount: 16, node: 1000)
+        }
+        #expect(throws: TransferError.invalidArgument) {
+            try KVRegion(on: pair.decode, blockCount: 1, blockByteCount: 16, node: -1)
         }
         #expect(throws: TransferError.invalidArgument) {
             try KVRegion(on: pair.decode, blockCount: -1, blockByteCount: 16)

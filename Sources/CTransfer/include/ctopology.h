@@ -109,7 +109,8 @@ typedef struct ct_place {
     char interface[32];        // NIC: of the network, or empty
 } ct_place;
 
-// The places in order: nodes, GPUs, NICs; devices by package and then by PCI address. They belong to the topology.
+// The places in order: nodes, GPUs, NICs; devices by package and then by PCI address. They belong
+// to the topology.
 const ct_place *ct_topology_places(const ct_topology *topology, size_t *count_p);
 
 // The index of the device at a PCI address, in upper or lower case, with a domain of any length or
