@@ -219,16 +219,20 @@ void ch_hash(const ch_job *jobs, size_t job_count)
     }
 }
 
-ch_status ch_hash_partial(const ch_chain *chain, const uint32_t *tokens, size_t token_count,
-                          uint64_t *key_p)
+/* ---- Approximate keys in two steps ---- */
+
+uint64_t ch_approximate_content(ch_bytes tokens)
 {
-    if (chain->algorithm != CH_APPROXIMATE)
-        return CH_ALGORITHM;
-    if (token_count == 0 || token_count >= chain->block_size)
-        return CH_BLOCK_SIZE;
-    hash_block(CH_APPROXIMATE, ch_selected_kernel(), parent_of(chain), tokens, token_count,
-               (ch_bytes){NULL, 0}, key_p);
-    return CH_OK;
+    return XXH64(tokens.bytes, tokens.count, 0);
+}
+
+void ch_approximate_keys(uint64_t parent, const uint64_t *contents, size_t count,
+                         uint64_t *keys_p)
+{
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t content_and_parent[2] = {contents[i], parent};
+        parent = keys_p[i] = XXH64(content_and_parent, sizeof content_and_parent, 0);
+    }
 }
 
 /* ---- Roots ---- */

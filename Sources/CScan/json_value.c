@@ -165,16 +165,21 @@ static bool read_id(const uint8_t *body, const uint8_t *start, const uint8_t *en
     return value <= UINT32_MAX;
 }
 
-/* The ids of a run at `*out_p`, which moves behind them; false at one that is none, whose place is
- * `*bad_at_p` then. */
+/* The ids of a run from `*at_p`, which moves behind them: `*count_p`, all if there is room. False
+ * at one that is none, whose place is `*at_p` then. */
 static bool read_run(
-    cs_json_token run, const uint8_t *body, uint32_t **out_p, uint32_t *bad_at_p)
+    cs_json_token run, const uint8_t *body, uint32_t *at_p, uint32_t *ids, size_t room,
+    size_t *count_p)
 {
     enum { BLOCK_BYTES = 4 * CS_LIST_BYTES };
-    const uint8_t *p = body + run.start_bytes, *end = body + run.end_bytes, *start = p;
-    uint32_t *out = *out_p;
+    const uint8_t *p = body + *at_p, *end = body + run.end_bytes, *start = p;
+    uint32_t *out = ids;
     bool is_inside = false; /* a number that starts at `start` goes on at `p` */
+    bool is_full = false;
     for (; end - p >= BLOCK_BYTES; p += BLOCK_BYTES) {
+        is_full = room - (size_t)(out - ids) < BLOCK_BYTES / 2;
+        if (is_full)
+            break;
         uint64_t digits = 0, others = 0;
         for (int i = 0; i < 4; i++) {
             cs_list_masks masks = cs_list_masks_of(p + i * CS_LIST_BYTES);
@@ -191,7 +196,7 @@ static bool read_run(
         }
         for (; ends != 0; ends &= ends - 1) {
             if (!read_id(body, start, p + __builtin_ctzll(ends), out++)) {
-                *bad_at_p = (uint32_t)(start - body);
+                *at_p = (uint32_t)(start - body);
                 return false;
             }
             if (starts != 0)
@@ -201,15 +206,21 @@ static bool read_run(
         is_inside = digits >> (BLOCK_BYTES - 1) != 0;
     }
     cs_json_token integer;
-    run.start_bytes = (uint32_t)((is_inside ? start : p) - body);
-    for (uint32_t at = run.start_bytes; cs_json_next_integer(run, body, &at, &integer);) {
+    uint32_t at = (uint32_t)((is_inside ? start : p) - body);
+    while (!is_full && cs_json_next_integer(run, body, &at, &integer)) {
+        is_full = (size_t)(out - ids) == room;
+        if (is_full) {
+            at = integer.start_bytes;
+            break;
+        }
         const uint8_t *digits = body + integer.start_bytes;
         if (*digits == '-' || !read_id(body, digits, body + integer.end_bytes, out++)) {
-            *bad_at_p = integer.start_bytes;
+            *at_p = integer.start_bytes;
             return false;
         }
     }
-    *out_p = out;
+    *at_p = is_full ? at : run.end_bytes;
+    *count_p = (size_t)(out - ids);
     return true;
 }
 
@@ -222,12 +233,22 @@ cs_status cs_json_token_ids(
         return CS_KIND;
     uint32_t end = cs_json_next_of(tokens, array);
     for (uint32_t i = array + 1; i < end; i++) {
+        size_t count;
         *bad_at_p = tokens[i].start_bytes;
         if (cs_json_kind_of(tokens[i]) != CS_JSON_INTEGERS ||
-            !read_run(tokens[i], body, &out, bad_at_p))
+            !read_run(tokens[i], body, bad_at_p, out, SIZE_MAX, &count))
             return CS_TOKEN_ID;
+        out += count;
     }
     return CS_OK;
+}
+
+cs_status cs_json_more_token_ids(
+    cs_json_token run, const uint8_t *body, uint32_t *at_p, uint32_t *out, size_t room,
+    size_t *count_p)
+{
+    *count_p = 0;
+    return read_run(run, body, at_p, out, room, count_p) ? CS_OK : CS_TOKEN_ID;
 }
 
 size_t cs_json_plain_bytes(const uint8_t *text, size_t text_bytes)

@@ -164,9 +164,10 @@ public enum HashConformance {
     }
 
     private static func check(_ vector: HashVectors.ApproximateCase) throws -> String? {
-        let hasher = try ApproximatePrefixHasher(
-            model: vector.model, cacheSalt: vector.cache_salt, blockSize: vector.block_size)
-        return difference("keys", hasher.keys(of: vector.tokens.span), vector.keys_u64)
+        var prefix = try ApproximatePrefix(blockSize: vector.block_size)
+        prefix.append(vector.tokens.span)
+        let keys = prefix.keys(model: vector.model, cacheSalt: vector.cache_salt)
+        return difference("keys", keys, vector.keys_u64)
     }
 
     private static func difference<Value: Equatable>(

@@ -63,6 +63,16 @@ public struct PrefixChain<Key: BlockKey>: Sendable {
         }
     }
 
+    /// Adds tokens and appends the keys of the blocks that they fill to `keys`. `extraKeys` are
+    /// those of each of these blocks.
+    public mutating func append(
+        _ tokens: Span<UInt32>, extraKeys: BlockExtraKeys = .none, to keys: inout [Key]
+    ) {
+        keys.append(addingCapacity: blocksFilled(byTokens: tokens.count)) {
+            append(tokens, extraKeys: extraKeys, to: &$0)
+        }
+    }
+
     /// Hashes whole blocks.
     private mutating func hashBlocks(
         of tokens: Span<UInt32>, _ extraKeys: BlockExtraKeys, to keys: inout OutputSpan<Key>
@@ -84,17 +94,6 @@ public struct PrefixChain<Key: BlockKey>: Sendable {
             }
             initializedCount += tokens.count / Int(chain.block_size)
         }
-    }
-
-    /// The key of the open block where the algorithm has one, which only the approximate one does;
-    /// nil without an open block.
-    func partialKey() -> UInt64? {
-        var key: UInt64 = 0
-        return withUnsafePointer(to: chain) { chain in
-            open.withUnsafeBufferPointer {
-                ch_hash_partial(chain, $0.baseAddress, $0.count, &key) == CH_OK
-            }
-        } ? key : nil
     }
 }
 

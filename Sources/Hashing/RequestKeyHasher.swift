@@ -91,24 +91,3 @@ extension PrefixHasher where Key == UInt64 {
         values(of: tokens, extraKeys: extraKeys)
     }
 }
-
-/// Computes the keys of llm-d's approximate prefix matching, which no engine knows: a router
-/// remembers which endpoint it sent a prefix to. The last block counts even if it is not full.
-public struct ApproximatePrefixHasher: Hashable, Sendable {
-    private let hasher: PrefixHasher<UInt64>
-
-    /// Makes a hasher for requests to one model with this cache salt or without one.
-    public init(model: String, cacheSalt: String = "", blockSize: Int) throws(HashingError) {
-        let root = PrefixHasher<UInt64>.root(CH_APPROXIMATE, seed: cacheSalt, model: model)
-        hasher = try PrefixHasher(
-            algorithm: CH_APPROXIMATE, firstParent: root, blockSize: blockSize)
-    }
-
-    /// The keys of a prompt's blocks.
-    public func keys(of tokens: Span<UInt32>) -> [UInt64] {
-        var chain = hasher.chain()
-        var keys = chain.append(tokens)
-        if let last = chain.partialKey() { keys.append(last) }
-        return keys
-    }
-}

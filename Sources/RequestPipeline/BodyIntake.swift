@@ -1,11 +1,13 @@
 import Core
 import Scan
+import Scheduling
 
 /// A request's body while it comes. Belongs to its session.
 struct BodyIntake {
     /// A body that is complete.
     enum Content {
-        case json(JSONDocument)
+        /// With the prompt as far as plugins have dealt with it.
+        case json(JSONDocument, FollowedPrompt?)
         /// Of a request that is not looked into.
         case opaque([UInt8])
     }
@@ -16,15 +18,17 @@ struct BodyIntake {
     private let maximumBytes: Int
     private let contentLength: Int?
     private let scanner: JSONScanner?
+    private var following: PromptFollowing?
     private var unread: [UInt8] = []
 
-    /// Awaits a body. `contentLength` is what the client said of it; `isOpaque`: it is not looked
-    /// into.
-    init(contentLength: Int?, maximumBytes: Int, isOpaque: Bool) {
-        self.contentLength = contentLength
-        self.maximumBytes = maximumBytes
-        let expected = min(contentLength ?? 0, maximumBytes)
-        if isOpaque {
+    /// Awaits the body of a request of `api`; nil: of one that will be refused.
+    init(of api: RequestAPI?, headers: any HeaderLookup, router: Router) {
+        contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
+        maximumBytes = router.configuration.maximumBodyBytes
+        let expected = min(max(contentLength ?? 0, 0), maximumBytes)
+        following = PromptFollowing(
+            of: api, headers: headers, expectedBytes: expected, router: router)
+        if api == .opaque {
             scanner = nil
             unread.reserveCapacity(expected)
         } else {
@@ -46,6 +50,7 @@ struct BodyIntake {
         guard let scanner else { return unread.append(contentsOf: bytes) }
         do {
             try scanner.feed(bytes)
+            following?.advance(scanner)
         } catch {
             throw .malformedJSON(error)
         }
@@ -60,7 +65,9 @@ struct BodyIntake {
             return .opaque(unread)
         }
         do {
-            return .json(try scanner.finish())
+            let followed = following?.finish()
+            following = nil
+            return .json(try scanner.finish(), followed)
         } catch {
             throw .malformedJSON(error)
         }

@@ -84,6 +84,14 @@ struct ModelRewriter {
         if rule.models.isEmpty, generic == nil { generic = index }
     }
 
+    /// Whether every request for `model` has the same target, so that it can be told without
+    /// taking a turn; the target is nil if no rule matches.
+    func foresee(_ model: String?) -> (isCertain: Bool, target: String?) {
+        guard let index = model.flatMap({ exact[$0] }) ?? generic else { return (true, nil) }
+        let targets = rules[index].targets
+        return (targets.count == 1, targets.first?.model)
+    }
+
     /// What becomes of a request for `model`, nil if it names none; nil if no rule matches.
     mutating func decide(_ model: String?) -> Decision? {
         guard let index = model.flatMap({ exact[$0] }) ?? generic else { return nil }
@@ -127,6 +135,15 @@ extension Router {
             if let rewrite { metrics.rewrote(model, by: rewrite) }
             return ModelChoice(
                 model: model, target: target, base: desk.snapshot.model(target)?.parent)
+        }
+    }
+
+    /// The model that a request will be sent for, as far as can be told; nil if it cannot.
+    func foreseeModel(asked: String?, headers: any HeaderLookup) -> String? {
+        withDesk { desk in
+            let rewrite = desk.traffic.rewriter.foresee(asked)
+            guard rewrite.isCertain else { return nil }
+            return rewrite.target ?? headers.value(ofEither: RoutingHeaders.targetModel) ?? asked
         }
     }
 

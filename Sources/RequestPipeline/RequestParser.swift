@@ -8,6 +8,8 @@ struct ParsedRequest {
     enum Prompt {
         /// Token ids, as the client gave them.
         case tokens([UInt32])
+        /// So many token ids that were read while the body came, of this value.
+        case followed(Int, JSONValue)
         /// Text at places in the body, of which only an engine can tell the token ids. What stays
         /// from turn to turn, tools and instructions, comes first.
         case text([Range<Int>])
@@ -30,6 +32,7 @@ struct ParsedRequest {
     var promptTokenCount: Int {
         switch prompt {
         case .tokens(let tokens): tokens.count
+        case .followed(let count, _): count
         case .text(let ranges): ranges.reduce(0) { $0 + $1.count } / 4
         case .none: 0
         }
@@ -46,9 +49,13 @@ struct ParsedRequest {
 
     /// Reads a body of `api`, which is not opaque.
     ///
+    /// `followed` is the prompt that was read while the body came.
+    ///
     /// - Throws: 400 where the router cannot do its part. What it does not read is left for the
     ///   engine to check.
-    init(_ document: JSONDocument, api: RequestAPI) throws(APIError) {
+    init(
+        _ document: JSONDocument, api: RequestAPI, followed: FollowedPrompt? = nil
+    ) throws(APIError) {
         guard document.root.kind == .object else {
             throw .badRequest("The request body is not a JSON object.")
         }
@@ -60,36 +67,37 @@ struct ParsedRequest {
         }
         cacheSalt = document["cache_salt"]?.string
         isStreaming = document["stream"]?.bool ?? false
+        switch api.promptMembers {
+        case .prompt(let name): try readPrompt(document[name], param: name, followed)
+        case .messages(let name, let others): readMessages(name, in: document, behind: others)
+        case nil: break
+        }
         switch api {
-        case .completions:
-            try readPrompt(document["prompt"], param: "prompt")
-            maximumOutputTokens = document["max_tokens"]?.int
+        case .completions, .messages: maximumOutputTokens = document["max_tokens"]?.int
         case .chat:
-            readMessages("messages", in: document, behind: ["tools"])
             maximumOutputTokens =
                 document["max_completion_tokens"]?.int ?? document["max_tokens"]?.int
-        case .responses:
-            readMessages("input", in: document, behind: ["tools", "instructions"])
-            maximumOutputTokens = document["max_output_tokens"]?.int
-        case .messages:
-            readMessages("messages", in: document, behind: ["tools", "system"])
-            maximumOutputTokens = document["max_tokens"]?.int
+        case .responses: maximumOutputTokens = document["max_output_tokens"]?.int
         case .embeddings:
             if document["messages"] != nil {
-                readMessages("messages", in: document)
+                readMessages("messages", in: document, behind: [])
             } else {
-                try readPrompt(document["input"], param: "input")
+                try readPrompt(document["input"], param: "input", nil)
             }
-        case .generate:
-            try readPrompt(document["token_ids"], param: "token_ids")
-            maximumOutputTokens = document["sampling_params"]?["max_tokens"]?.int
+        case .generate: maximumOutputTokens = document["sampling_params"]?["max_tokens"]?.int
         case .named, .opaque: break
         }
     }
 
     /// Reads the first prompt of a value: a string, token ids, or a list of either.
-    private mutating func readPrompt(_ value: JSONValue?, param: String) throws(APIError) {
+    private mutating func readPrompt(
+        _ value: JSONValue?, param: String, _ followed: FollowedPrompt?
+    ) throws(APIError) {
         guard let value else { return }
+        if let followed, let count = followed.tokenCount(of: value) {
+            prompt = .followed(count, value)
+            return
+        }
         if value.kind == .string {
             prompt = .text([value.contentRange])
             return
@@ -97,7 +105,7 @@ struct ParsedRequest {
         var elements = value.elements
         guard let first = elements.next() else { return }
         if first.kind == .string || first.kind == .array {
-            return try readPrompt(first, param: param)
+            return try readPrompt(first, param: param, followed)
         }
         var tokens: [UInt32] = []
         do {
@@ -111,7 +119,7 @@ struct ParsedRequest {
     /// Reads the member `name`, a text or a list of messages, behind `others`, which are part of
     /// the prompt, too.
     private mutating func readMessages(
-        _ name: String, in document: JSONDocument, behind others: [String] = []
+        _ name: String, in document: JSONDocument, behind others: [String]
     ) {
         guard let messages = document[name], !messages.isNull else { return }
         let values = others.compactMap { document[$0] }.filter { !$0.isNull } + [messages]

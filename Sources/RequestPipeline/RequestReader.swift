@@ -15,13 +15,15 @@ struct ReadBody {
 
 extension Router {
     /// Reads a body as one of `api`, which is not opaque: parses it, finds the model to ask an
-    /// engine for, and writes into `request`, whose headers are set, what plugins go by.
+    /// engine for, and writes into `request`, whose headers are set, what plugins go by. `followed`
+    /// is the prompt as far as plugins have dealt with it while the body came.
     ///
     /// - Throws: 400 where the router cannot do its part, 404 if no engine has the model.
     func read(
-        _ document: JSONDocument, as api: RequestAPI, into request: inout SchedulingRequest
+        _ document: JSONDocument, as api: RequestAPI, followed: FollowedPrompt?,
+        into request: inout SchedulingRequest
     ) throws(APIError) -> ReadBody {
-        let parsed = try ParsedRequest(document, api: api)
+        let parsed = try ParsedRequest(document, api: api, followed: followed)
         let choice = try chooseModel(asked: parsed.model, headers: request.headers)
         request.model = choice.model
         request.targetModel = choice.target
@@ -44,8 +46,19 @@ extension Router {
         }
         switch parsed.prompt {
         case .tokens(let ids): request.tokens = ids
+        case .followed(let count, let value):
+            request.setTokens(count: count) {
+                var ids: [UInt32] = []
+                // They were read once without a fault.
+                try? value.tokenIDs(into: &ids)
+                return ids
+            }
+            request.setPromptWorks(followed?.works ?? [])
         case .text(let ranges):
             request.promptText = PromptText(body: document.bytes, ranges: ranges)
+            if let followed, followed.isText(at: ranges) {
+                request.setPromptWorks(followed.works)
+            }
             if scheduler.needsTokens {
                 read.renderBody = api.renderBody(document, body: read.body, model: choice.target)
             }

@@ -75,9 +75,7 @@ public final class RequestSession {
         requestID = RequestID(header: headers.value(ofHeader: "x-request-id")).text
         startedAt = now
         flow = FlowPassage(through: router.flow)
-        intake = BodyIntake(
-            contentLength: headers.value(ofHeader: "content-length").flatMap { Int($0) },
-            maximumBytes: router.configuration.maximumBodyBytes, isOpaque: api == .opaque)
+        intake = BodyIntake(of: api, headers: headers, router: router)
     }
 
     deinit {
@@ -282,9 +280,9 @@ public final class RequestSession {
         var request = SchedulingRequest(id: requestID, model: "", headers: headers)
         switch try intake.finish() {
         case .opaque(let bytes): body = bytes
-        case .json(let document):
+        case .json(let document, let followed):
             guard let api else { return .more }
-            let read = try router.read(document, as: api, into: &request)
+            let read = try router.read(document, as: api, followed: followed, into: &request)
             model = request.model
             body = read.body
             renderBody = read.renderBody

@@ -40,6 +40,16 @@ public final class JSONScanner {
         return document
     }
 
+    /// How much of the body is scanned; what is behind it, if anything, is the start of an escape
+    /// or the like.
+    var scannedCount: Int { Int(scanner.at_bytes) }
+
+    /// What has begun so far, one token per value or key.
+    var tokens: UnsafePointer<cs_json_token> { UnsafePointer(tape.tokens) }
+
+    /// How many tokens there are.
+    var tokenCount: UInt32 { tape.count }
+
     fileprivate func scan() throws(ScanError) {
         let status = bytes.withUnsafeBufferPointer { known in
             // A scanner that was fed nothing has nothing to look at, and perhaps no address.

@@ -108,6 +108,14 @@ public struct JSONValue: Sendable {
         JSONMembers(document: document, at: index + 1, end: kind == .object ? next : index + 1)
     }
 
+    /// Where the integers stand in an array that has nothing else and is not empty.
+    public var integersRange: Range<Int>? {
+        guard kind == .array, next == index + 2 else { return nil }
+        let list = document.tokens[Int(index) + 1]
+        guard cs_json_kind_of(list) == CS_JSON_INTEGERS else { return nil }
+        return Int(list.start_bytes)..<Int(list.end_bytes)
+    }
+
     /// Appends the elements of an array of token ids in one pass.
     ///
     /// - Throws: ``ScanError`` of reason `kind` if this is no array, `tokenID` at the first

@@ -14,6 +14,7 @@ public final class Scheduler: Sendable {
     private let processors: [any RequestProcessor]
     private let screeners: [any Screener]
     private let producers: [any DataProducer]
+    private let followers: [any PromptFollower]
     private let admitters: [any Admitter]
     private let preRequests: [any PreRequest]
     private let observers: [any ResponseObserver]
@@ -32,6 +33,7 @@ public final class Scheduler: Sendable {
         processors = plugins.compactMap { $0 as? any RequestProcessor }
         screeners = plugins.compactMap { $0 as? any Screener }
         producers = plugins.compactMap { $0 as? any DataProducer }
+        followers = plugins.compactMap { $0 as? any PromptFollower }
         admitters = plugins.compactMap { $0 as? any Admitter }
         preRequests = plugins.compactMap { $0 as? any PreRequest }
         observers = plugins.compactMap { $0 as? any ResponseObserver }
@@ -55,6 +57,22 @@ public final class Scheduler: Sendable {
         for processor in processors {
             try processor.process(&request)
         }
+    }
+
+    /// Whether ``follow(_:)`` may find anything to do on text.
+    package var followsPrompts: Bool { !followers.isEmpty }
+
+    /// Has the producers that follow prompts start on one; nil if one of them cannot, and all of
+    /// the prompt is wanted at its end.
+    package func follow(
+        _ beginning: PromptBeginning
+    ) -> [(producer: String, work: any PromptWork)]? {
+        var works: [(producer: String, work: any PromptWork)] = []
+        for follower in followers {
+            guard let work = follower.follow(beginning) else { return nil }
+            works.append((follower.name.name, work))
+        }
+        return works
     }
 
     /// Whether ``inquiries(about:)`` may find any.

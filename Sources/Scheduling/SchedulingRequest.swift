@@ -31,13 +31,9 @@ public struct PromptText: Sendable {
     /// How long it is.
     public var byteCount: Int { ranges.reduce(0) { $0 + $1.count } }
 
-    /// Calls `read` with the bytes; a copy of them if they lie at several places.
-    public func withBytes<Result>(_ read: (Span<UInt8>) -> Result) -> Result {
-        if ranges.count == 1 { return read(body.span.extracting(ranges[0])) }
-        var text: [UInt8] = []
-        text.reserveCapacity(byteCount)
-        for range in ranges { text += body[range] }
-        return read(text.span)
+    /// Calls `read` with the bytes of one place after the other.
+    public func forEachPart(_ read: (Span<UInt8>) -> Void) {
+        for range in ranges { read(body.span.extracting(range)) }
     }
 }
 
@@ -79,7 +75,23 @@ public struct SchedulingRequest {
     /// The request's headers.
     public var headers: any HeaderLookup
     /// The token ids of the prompt; empty if they are not known.
-    public var tokens: [UInt32]
+    ///
+    /// Of a prompt that was followed they are read from the body when they are asked for. Setting
+    /// them forgets what was done on another prompt.
+    public var tokens: [UInt32] {
+        get { tokenReader?() ?? knownTokens }
+        set {
+            knownTokens = newValue
+            tokenCount = newValue.count
+            tokenReader = nil
+            promptWorks = []
+        }
+    }
+    /// How many token ids ``tokens`` has; costs nothing.
+    public private(set) var tokenCount: Int
+    private var knownTokens: [UInt32]
+    private var tokenReader: (() -> [UInt32])?
+    private var promptWorks: [(producer: String, work: any PromptWork)] = []
     /// The tokens of the prompt, estimated if `tokens` is empty.
     public var promptTokenCount: Int
     /// What else tells prompts apart in the prefix cache (`cache_salt`).
@@ -113,11 +125,29 @@ public struct SchedulingRequest {
         self.model = model
         self.targetModel = targetModel ?? model
         self.headers = headers
-        self.tokens = tokens
+        knownTokens = tokens
+        tokenCount = tokens.count
         self.promptTokenCount = promptTokenCount ?? tokens.count
         self.cacheSalt = cacheSalt
         self.promptText = promptText
         self.media = media
+    }
+
+    /// What a producer did on the prompt while it came; nil if nothing, or it was another prompt.
+    public func promptWork(of producer: String) -> (any PromptWork)? {
+        promptWorks.first { $0.producer == producer }?.work
+    }
+
+    /// The prompt has so many token ids, which `read` reads. The producers have seen them.
+    package mutating func setTokens(count: Int, read: @escaping () -> [UInt32]) {
+        tokens = []
+        tokenCount = count
+        tokenReader = read
+    }
+
+    /// What producers did on the prompt that is set.
+    package mutating func setPromptWorks(_ works: [(producer: String, work: any PromptWork)]) {
+        promptWorks = works
     }
 
     /// The name of the request's objective, if it names one.

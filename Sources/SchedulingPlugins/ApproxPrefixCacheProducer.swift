@@ -5,7 +5,7 @@ import Synchronization
 
 /// `approx-prefix-cache-producer`: guesses which endpoint holds how much of the prompt from where
 /// this router sent equal prompts before. Needs neither events nor a tokenizer.
-public final class ApproxPrefixCacheProducer: DataProducer, PreRequest, ConfigurablePlugin {
+public final class ApproxPrefixCacheProducer: PromptFollower, PreRequest, ConfigurablePlugin {
     /// The type's name.
     public static let type = PrefixCacheScorer.standardProducer
     /// Its type and name.
@@ -25,6 +25,8 @@ public final class ApproxPrefixCacheProducer: DataProducer, PreRequest, Configur
     private let maxPrefixBlocks: Int
     private let capacity: Int
     private let caches = PerEndpoint { Cache() }
+    /// That of the last request; 0 before the first.
+    private let lastBlockSize = Atomic<Int>(0)
 
     /// Parameters: `autoTune` (true: block size and capacity are the engines', if they tell),
     /// `blockSizeTokens` (16; less than 64 counts as 64), `maxPrefixTokensToMatch` (131072; 0:
@@ -46,13 +48,23 @@ public final class ApproxPrefixCacheProducer: DataProducer, PreRequest, Configur
         self.capacity = capacity.flatMap { $0 == 0 ? nil : $0 } ?? 31_250
     }
 
+    /// Hashes the contents of blocks; their keys need the model and the salt, and are quickly made
+    /// of those. The size of blocks is taken to be that of the last request.
+    public func follow(_ beginning: PromptBeginning) -> (any PromptWork)? {
+        let blockSize = autoTune ? lastBlockSize.load(ordering: .relaxed) : blockSizeTokens
+        return PromptKeys(
+            of: beginning, blockSize: blockSize, maximumBlocks: maximumBlocks(of: blockSize))
+    }
+
     /// Matches the prompt against what endpoints were sent before.
     public func produce(into context: inout SchedulingContext) {
         let blockSize = blockSize(for: context)
+        if lastBlockSize.load(ordering: .relaxed) != blockSize {
+            lastBlockSize.store(blockSize, ordering: .relaxed)
+        }
         let keys = PromptKeys.keys(
-            of: context.request, blockSize: blockSize,
-            maximumBlocks: maxPrefixTokens > 0
-                ? max(1, maxPrefixTokens / blockSize) : maxPrefixBlocks)
+            of: context.request, for: name.name, blockSize: blockSize,
+            maximumBlocks: maximumBlocks(of: blockSize))
         guard !keys.isEmpty else { return }
         let caches = caches.states(of: context)
         let slot = context.resetPrefixMatch(by: name.name, blockSize: blockSize)
@@ -80,6 +92,10 @@ public final class ApproxPrefixCacheProducer: DataProducer, PreRequest, Configur
                 blocks.use(match.requestKeys)
             }
         }
+    }
+
+    private func maximumBlocks(of blockSize: Int) -> Int {
+        maxPrefixTokens > 0 ? max(1, maxPrefixTokens / max(1, blockSize)) : maxPrefixBlocks
     }
 
     /// The largest block size of the engines, so that it is the same for every request.

@@ -10,7 +10,7 @@ import Synchronization
 /// Upstream holds every request for the time of the window and places them together. Here nobody
 /// waits: the first goes where the other scorers want it, and those that follow within the window
 /// match in full there.
-public final class BurstPrefixCacheProducer: DataProducer, PreRequest, ConfigurablePlugin {
+public final class BurstPrefixCacheProducer: PromptFollower, PreRequest, ConfigurablePlugin {
     /// The type's name.
     public static let type = "burst-prefix-cache-producer"
     /// Its type and name.
@@ -54,10 +54,16 @@ public final class BurstPrefixCacheProducer: DataProducer, PreRequest, Configura
         _ = try source.parameters.optional("balanceBy")?.choice(of: Balance.self)
     }
 
+    /// Hashes the contents of blocks.
+    public func follow(_ beginning: PromptBeginning) -> (any PromptWork)? {
+        PromptKeys(of: beginning, blockSize: blockSizeTokens, maximumBlocks: maximumBlocks)
+    }
+
     /// A full match where the burst goes, nothing elsewhere.
     public func produce(into context: inout SchedulingContext) {
         let keys = PromptKeys.keys(
-            of: context.request, blockSize: blockSizeTokens, maximumBlocks: maximumBlocks)
+            of: context.request, for: name.name, blockSize: blockSizeTokens,
+            maximumBlocks: maximumBlocks)
         guard let last = keys.last else { return }
         let slot = context.resetPrefixMatch(by: name.name, blockSize: blockSizeTokens)
         context.prefixMatches[slot].totalBlocks = keys.count

@@ -14,7 +14,7 @@ import Synchronization
 /// A model server of several data-parallel ranks counts with the rank that holds most, although it
 /// chooses itself which of them serves. As nobody knows which one that will be, the index is not
 /// told of decisions for such a server.
-public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
+public final class PrecisePrefixCacheProducer: PromptFollower, PreRequest {
     /// The type's name.
     public static let type = "precise-prefix-cache-producer"
     /// Its type and name.
@@ -220,10 +220,18 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
         return weights
     }
 
+    /// Hashes the blocks of token ids, if the model that they go to is known: each key covers it.
+    public func follow(_ beginning: PromptBeginning) -> (any PromptWork)? {
+        guard beginning.form == .tokens, let model = beginning.targetModel else { return nil }
+        return GrowingRequestKeys(
+            index.hasher(model: model), cacheSalt: beginning.cacheSalt,
+            expectedBytes: beginning.expectedBytes)
+    }
+
     /// Looks the prompt's blocks up, all endpoints at once.
     public func produce(into context: inout SchedulingContext) {
         let request = context.request
-        guard request.tokens.count >= index.configuration.blockSize else { return }
+        guard request.tokenCount >= index.configuration.blockSize else { return }
         let keys = requestKeys(of: request)
         var matches = spareMatches.withLock { $0.popLast() } ?? PrefixMatches()
         index.match(keys.span, at: .now, into: &matches)
@@ -266,6 +274,11 @@ public final class PrecisePrefixCacheProducer: DataProducer, PreRequest {
 
     private func requestKeys(of request: SchedulingRequest) -> [UInt64] {
         let hasher = index.hasher(model: request.targetModel)
+        if let done = request.promptWork(of: name.name) as? GrowingRequestKeys,
+            done.hasher == hasher, done.cacheSalt == request.cacheSalt
+        {
+            return done.keys
+        }
         guard let salt = request.cacheSalt else { return hasher.keys(of: request.tokens.span) }
         let salted = hasher.extraKeys([salt])
         return hasher.keys(of: request.tokens.span) { $0 == 0 ? salted : .none }

@@ -3,41 +3,56 @@ import Scheduling
 
 /// Makes the keys of a prompt's blocks for matching that knows no engine: of its token ids, or of
 /// its text, whose every 4 bytes count as a token.
-enum PromptKeys {
-    /// Bytes of text that count as one token.
-    static let bytesPerToken = 4
+final class PromptKeys: PromptWork {
+    private var prefix: ApproximatePrefix
 
-    /// The keys of at most `maximumBlocks` blocks; empty if the prompt is not known.
-    static func keys(
-        of request: SchedulingRequest, blockSize: Int, maximumBlocks: Int
-    ) -> [UInt64] {
+    /// Nil if there are no such blocks.
+    private init?(blockSize: Int, maximumBlocks: Int, expectedBytes: Int) {
         guard
-            let hasher = try? ApproximatePrefixHasher(
-                model: request.targetModel, cacheSalt: request.cacheSalt ?? "",
-                blockSize: blockSize)
-        else { return [] }
-        let (limit, overflow) = blockSize.multipliedReportingOverflow(by: maximumBlocks)
-        let maximumTokens = overflow ? Int.max / bytesPerToken : limit
-        if !request.tokens.isEmpty {
-            let tokens = request.tokens.span
-            return hasher.keys(of: tokens.extracting(first: min(tokens.count, maximumTokens)))
-        }
-        guard let text = request.promptText else { return [] }
-        let tokens = text.withBytes { Self.tokens(of: $0, maximum: maximumTokens) }
-        return hasher.keys(of: tokens.span)
+            let prefix = try? ApproximatePrefix(
+                blockSize: blockSize, maximumBlocks: maximumBlocks, expectedBytes: expectedBytes)
+        else { return nil }
+        self.prefix = prefix
     }
 
-    private static func tokens(of text: Span<UInt8>, maximum: Int) -> [UInt32] {
-        let count = min((text.count + bytesPerToken - 1) / bytesPerToken, maximum)
-        return [UInt32](unsafeUninitializedCapacity: count) { tokens, initialized in
-            // The last one may be filled up with zeros.
-            if count > 0 { tokens[count - 1] = 0 }
-            text.withUnsafeBytes { bytes in
-                UnsafeMutableRawBufferPointer(tokens).copyMemory(
-                    from: UnsafeRawBufferPointer(rebasing: bytes.prefix(count * bytesPerToken)))
-            }
-            for i in 0..<count { tokens[i] = UInt32(littleEndian: tokens[i]) }
-            initialized = count
+    /// Starts on a prompt.
+    convenience init?(of beginning: PromptBeginning, blockSize: Int, maximumBlocks: Int) {
+        self.init(
+            blockSize: blockSize, maximumBlocks: maximumBlocks,
+            expectedBytes: beginning.expectedBytes)
+    }
+
+    func append(_ tokens: Span<UInt32>) { prefix.append(tokens) }
+
+    func append(text: Span<UInt8>) { prefix.append(text: text) }
+
+    /// The keys of at most `maximumBlocks` blocks; empty if the prompt is not known. `producer` may
+    /// have followed the prompt.
+    static func keys(
+        of request: SchedulingRequest, for producer: String, blockSize: Int, maximumBlocks: Int
+    ) -> [UInt64] {
+        if let done = request.promptWork(of: producer) as? PromptKeys,
+            done.prefix.blockSize == blockSize, done.prefix.maximumBlocks == maximumBlocks
+        {
+            return done.keys(for: request)
         }
+        let byteCount =
+            request.tokenCount > 0
+            ? request.tokenCount * ApproximatePrefix.bytesPerToken
+            : request.promptText?.byteCount ?? 0
+        guard
+            let whole = PromptKeys(
+                blockSize: blockSize, maximumBlocks: maximumBlocks, expectedBytes: byteCount)
+        else { return [] }
+        if request.tokenCount > 0 {
+            whole.append(request.tokens.span)
+        } else {
+            request.promptText?.forEachPart { whole.append(text: $0) }
+        }
+        return whole.keys(for: request)
+    }
+
+    private func keys(for request: SchedulingRequest) -> [UInt64] {
+        prefix.keys(model: request.targetModel, cacheSalt: request.cacheSalt ?? "")
     }
 }

@@ -68,7 +68,7 @@ public final class TokenProducer: DataProducer, ConfigurablePlugin {
 
     /// Counts the images of a prompt whose tokens are estimated.
     public func produce(into context: inout SchedulingContext) {
-        guard context.request.tokens.isEmpty else { return }
+        guard context.request.tokenCount == 0 else { return }
         let images = context.request.media.count { $0.kind == .image }
         context.request.promptTokenCount += images * tokensPerImage
     }

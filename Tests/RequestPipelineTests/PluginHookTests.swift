@@ -86,9 +86,7 @@ import Testing
         #expect(request.media[0].identifier == request.media[1].identifier)
         #expect(request.media[0].identifier != request.media[2].identifier)
         let text = try #require(request.promptText)
-        let string = text.withBytes { span in
-            String(decoding: (0..<span.count).map { span[$0] }, as: UTF8.self)
-        }
+        let string = text.string
         #expect(string.hasPrefix(#"{"role":"user""#) && string.hasSuffix("}]}"))
         #expect(request.promptTokenCount == text.byteCount / 4)
     }

@@ -31,10 +31,8 @@ final class RequestProbe: DataProducer {
         let request = context.request
         let new = Seen(
             details: request.details, tokens: request.tokens,
-            text: request.promptText?.withBytes { bytes in
-                String(decoding: bytes.indices.map { bytes[$0] }, as: UTF8.self)
-            }, media: request.media.map(\.kind), promptTokenCount: request.promptTokenCount,
-            cacheSalt: request.cacheSalt,
+            text: request.promptText?.string, media: request.media.map(\.kind),
+            promptTokenCount: request.promptTokenCount, cacheSalt: request.cacheSalt,
             priority: request.priority)
         seen.withLock { $0 = new }
     }

@@ -98,6 +98,15 @@ struct Fixture {
     }
 }
 
+extension PromptText {
+    /// The parts, one behind the other.
+    var string: String {
+        var bytes: [UInt8] = []
+        forEachPart { part in bytes += part.indices.map { part[$0] } }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}
+
 extension RequestSession {
     /// Feeds a piece; the step, if it is another than `more`.
     func feed(_ text: some StringProtocol) -> Step? {

@@ -8,12 +8,19 @@ import SchedulingPlugins
 import Telemetry
 
 private struct Headers: HeaderLookup {
-    var fields: [String: String]
+    private let fields: [String: String]
+
+    init(_ body: [UInt8]) {
+        fields = [
+            "content-length": String(body.count),
+            "x-request-id": "0f0a4c5e-3c64-4b0f-9a30-4d0a9b2a6f11",
+        ]
+    }
 
     func value(ofHeader name: String) -> String? { fields[name] }
 }
 
-private func makeRouter(_ policy: RoutingPolicy, endpointCount: Int) throws -> Router {
+private func makeRouter(_ configuration: String, endpointCount: Int) throws -> Router {
     let pool = EndpointPool()
     let servers = (0..<endpointCount).map { number in
         ModelServer(
@@ -37,7 +44,7 @@ private func makeRouter(_ policy: RoutingPolicy, endpointCount: Int) throws -> R
     return Router(
         pool: pool,
         scheduler: try EndpointPickerConfig.scheduler(
-            parsing: policy.configuration, file: policy.rawValue, registry: plugins),
+            parsing: configuration, file: "perf", registry: plugins),
         metrics: RouterMetrics(registry: MetricsRegistry(), pool: pool, poolName: "default"))
 }
 
@@ -61,14 +68,11 @@ func measureDecisions() throws {
         (RoutingPolicy.load, "load, chat of 4 KiB", "/v1/chat/completions", chat),
         (.precise, "precise, 8,192 token ids", "/v1/completions", tokens),
     ] {
-        let headers = Headers(fields: [
-            "content-length": String(body.count),
-            "x-request-id": "0f0a4c5e-3c64-4b0f-9a30-4d0a9b2a6f11",
-        ])
+        let headers = Headers(body)
         let counts = [8, 100, 1000]
         let figures = try measureCPUTime(
             counts.map { count in
-                let router = try makeRouter(policy, endpointCount: count)
+                let router = try makeRouter(policy.configuration, endpointCount: count)
                 return Contender(operations: 500) {
                     for _ in 0..<500 { try decide(router, path: path, headers, body) }
                 }
@@ -79,5 +83,59 @@ func measureDecisions() throws {
                 metric: "CPU time", unit: "us/request", ours: figure.scaled(by: 1e-3)
             ).print()
         }
+    }
+}
+
+/// A request whose body comes in pieces; returns the nanoseconds from the last piece to the
+/// decision.
+private func decideInPieces(
+    _ router: Router, path: String, _ headers: Headers, _ body: [UInt8], pieceBytes: Int
+) throws -> Double {
+    let session = RequestSession(router: router, method: "POST", path: path, headers: headers)
+    _ = session.begin(endOfBody: false)
+    let lastStart = (body.count - 1) / pieceBytes * pieceBytes
+    return try body.withUnsafeBytes { body in
+        for start in stride(from: 0, to: lastStart, by: pieceBytes) {
+            let piece = body[start..<start + pieceBytes]
+            _ = session.received(UnsafeRawBufferPointer(rebasing: piece))
+        }
+        let began = MonotonicTime.now
+        _ = session.received(UnsafeRawBufferPointer(rebasing: body[lastStart...]))
+        let step = session.receivedEnd()
+        let elapsed = MonotonicTime.now - began
+        guard case .route = step else { throw PerfError("no endpoint was picked") }
+        session.responseStarted(status: 200)
+        session.completed(.finished)
+        return Double(elapsed.components.attoseconds) / 1e9
+    }
+}
+
+/// How long a data plane that has passed on the last piece of a long body waits for the decision.
+/// What can be done before is done while the others come.
+func measureDecisionsAfterLastByte() throws {
+    let pieceBytes = 62_000
+    for (name, configuration, path, body) in [
+        (
+            "100k token ids, precise", preciseConfiguration, "/v1/completions",
+            Engines.completion(tokenCount: 100_000)
+        ),
+        (
+            "450 KiB of text, approximate", standardConfiguration, "/v1/chat/completions",
+            Engines.chat(textBytes: 450 << 10)
+        ),
+    ] {
+        let router = try makeRouter(configuration, endpointCount: 100)
+        let headers = Headers(body)
+        let rounds = try (0...9).map { _ in
+            let times = try (0..<101).map { _ in
+                try decideInPieces(router, path: path, headers, body, pieceBytes: pieceBytes)
+            }
+            return times.sorted()[50] * 1e-3
+        }
+        try Row(
+            suite: "router", name: "pieces of \(pieceBytes) bytes, \(name)",
+            metric: "decision after the last byte", unit: "us",
+            ours: Measurement(rounds: Array(rounds.dropFirst()))
+        ).print()
     }
 }

@@ -43,12 +43,12 @@ private struct Exchange {
 }
 
 /// Upstream's default profile: queue, KV cache and the approximate prefix.
-private let standardConfiguration = """
+let standardConfiguration = """
     apiVersion: llm-d.ai/v1alpha1
     kind: EndpointPickerConfig
     """
 /// The same over the index that events fill. Nobody sends events: what was decided is expected.
-private let preciseConfiguration =
+let preciseConfiguration =
     standardConfiguration + """
 
         plugins:

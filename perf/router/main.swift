@@ -20,4 +20,5 @@ runSuite {
     if CommandLine.arguments.dropFirst() == ["floor"] { return try serveAsFloor() }
     try measureExternalProcessors()
     try measureDecisions()
+    try measureDecisionsAfterLastByte()
 }

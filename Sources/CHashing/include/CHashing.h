@@ -3,7 +3,8 @@
  *
  *   Status      ch_status, ch_status_message
  *   Algorithms  ch_algorithm, ch_algorithm_name, ch_key_bytes
- *   Chains      ch_root, ch_chain_init, ch_hash, ch_hash_partial, ch_sha256
+ *   Chains      ch_root, ch_chain_init, ch_hash, ch_sha256
+ *   In two steps  ch_approximate_content, ch_approximate_keys
  *   Extra keys  ch_extra_keys_encode: what a block's key covers beside tokens
  *   Kernel      ch_kernel_name, ch_kernel_select: the code for this CPU
  *
@@ -104,9 +105,13 @@ typedef struct ch_job {
  * chains, cost little more than one. */
 void ch_hash(const ch_job *jobs, size_t job_count);
 
-/* The key of tokens that fill no block, at a prompt's end. CH_ALGORITHM but for CH_APPROXIMATE. */
-ch_status ch_hash_partial(const ch_chain *chain, const uint32_t *tokens, size_t token_count,
-                          uint64_t *key_p);
+/* CH_APPROXIMATE in two steps, of which the first needs no root. The content of a block is the
+ * XXH64 of its tokens, u32LE; at a prompt's end there may be fewer of them than in other blocks. */
+uint64_t ch_approximate_content(ch_bytes tokens);
+
+/* The keys of blocks in a row after the root, or block, `parent`. `keys_p` may be `contents`. */
+void ch_approximate_keys(uint64_t parent, const uint64_t *contents, size_t count,
+                         uint64_t *keys_p);
 
 void ch_sha256(ch_bytes message, uint8_t digest_p[32]);
 

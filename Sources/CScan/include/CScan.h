@@ -5,6 +5,7 @@
  *   JSON         cs_json_feed, cs_json_finish; the tape they fill; cs_json_tape_free
  *   JSON values  cs_json_find, cs_json_equals, cs_json_unescape, cs_json_integer,
  *                cs_json_next_integer, cs_json_element_count, cs_json_token_ids,
+ *                cs_json_more_token_ids,
  *                cs_json_plain_bytes, cs_decimal
  *   Prometheus   cs_prom_next, cs_prom_label; cs_prom_search_*: a few names of a page in pieces
  *   msgpack      cs_mp_next, cs_mp_skip, cs_mp_token_ids
@@ -164,6 +165,17 @@ uint32_t cs_json_element_count(const cs_json_token *tokens, uint32_t array);
 cs_status cs_json_token_ids(
     const cs_json_token *tokens, const uint8_t *body, uint32_t array, uint32_t *out,
     uint32_t *bad_at_p);
+
+/*
+ * Token ids of a run from `*at_p`, which starts as the run's `start_bytes` and moves behind them:
+ * at most `room`, which is at least CS_JSON_LEAST_ROOM. None are left where it is the run's
+ * `end_bytes`. The run may be one that the scanner still makes longer: `*at_p` holds for it when it
+ * has. After CS_TOKEN_ID `*at_p` is where the integer stands that is none.
+ */
+#define CS_JSON_LEAST_ROOM 64
+cs_status cs_json_more_token_ids(
+    cs_json_token run, const uint8_t *body, uint32_t *at_p, uint32_t *out, size_t room,
+    size_t *count_p);
 
 /* How many bytes at the start of `text` stand for themselves inside a JSON string. */
 size_t cs_json_plain_bytes(const uint8_t *text, size_t text_bytes);

@@ -69,8 +69,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct scan steps = scan_steps(text, size, 1 + data[1] % 16);
     check_same(&whole, &split);
     check_same(&whole, &steps);
-    if (whole.status == CS_OK)
+    if (whole.status == CS_OK) {
         read_all(&whole, text);
+        check_run(&whole, text);
+        check_run(&split, text);
+        check_run(&steps, text);
+    }
     cs_json_tape_free(&whole.tape);
     cs_json_tape_free(&split.tape);
     cs_json_tape_free(&steps.tape);

@@ -129,11 +129,15 @@ static void check_every_split(const uint8_t *text, size_t size, const struct sca
     for (size_t split = 0; split <= size; split++) {
         struct scan other = scan_split(text, size, split);
         check_same(whole, &other);
+        if (other.status == CS_OK)
+            check_run(&other, text);
         cs_json_tape_free(&other.tape);
     }
     for (size_t step = 1; step <= 3; step++) {
         struct scan other = scan_steps(text, size, step);
         check_same(whole, &other);
+        if (other.status == CS_OK)
+            check_run(&other, text);
         cs_json_tape_free(&other.tape);
     }
 }
@@ -412,6 +416,34 @@ static void test_token_id_widths(void)
     cs_json_tape_free(&scan.tape);
 }
 
+/* Lists longer than the room for their ids, read while they grow; the last id of some is none. */
+static void test_growing_token_ids(void)
+{
+    enum { COUNT = 1000, TEXT_BYTES = 14 * COUNT };
+    static char text[TEXT_BYTES];
+    uint32_t random = 12345;
+    for (size_t round = 0; round < 60; round++) {
+        int size = snprintf(text, sizeof text, "{\"a\":[");
+        for (size_t i = 0; i < COUNT; i++) {
+            random = random * 1664525 + 1013904223;
+            size += snprintf(text + size, sizeof text - (size_t)size, "%s%u",
+                             i == 0                      ? ""
+                             : round % 4 == 3            ? " , "
+                             : round % 4 == 2 && i == 64 ? ",\n  "
+                                                         : ",",
+                             random >> (random >> 5 & 31));
+        }
+        size += snprintf(text + size, sizeof text - (size_t)size, "%s],\"b\":1}",
+                         round % 5 == 4 ? ",-7" : "");
+        struct scan scan = scan_steps((const uint8_t *)text, (size_t)size, 1 + random % 3000);
+        CHECK(scan.status == CS_OK, "%d at %u", scan.status, scan.scanner.at_bytes);
+        CHECK(scan.run.status == (round % 5 == 4 ? CS_TOKEN_ID : CS_OK), "%d", scan.run.status);
+        CHECK(scan.run.status != CS_OK || scan.run.count == COUNT, "%" PRIu64, scan.run.count);
+        check_run(&scan, (const uint8_t *)text);
+        cs_json_tape_free(&scan.tape);
+    }
+}
+
 static void test_plain_bytes(void)
 {
     static const uint8_t special[] = {0, 0x1f, '"', '\\'}, plain[] = {0x20, 0x7f, 0x80, 0xff, '!'};
@@ -442,6 +474,7 @@ int main(void)
     test_strings();
     test_token_ids();
     test_token_id_widths();
+    test_growing_token_ids();
     test_plain_bytes();
     return 0;
 }
