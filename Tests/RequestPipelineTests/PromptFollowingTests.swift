@@ -43,7 +43,7 @@ import Testing
         pieces nextPiece: () -> Int
     ) -> Step {
         let session = RequestSession(
-            router: router, method: "POST", path: path,
+            router: router, method: "POST", path: path[...],
             headers: Headers(values: target.map { ["x-llm-d-model-name-rewrite": $0] } ?? [:]))
         _ = session.begin(endOfBody: false)
         var rest = Array(body.utf8)[...]

@@ -91,7 +91,7 @@ func measureDecisions() throws {
 private func decideInPieces(
     _ router: Router, path: String, _ headers: Headers, _ body: [UInt8], pieceBytes: Int
 ) throws -> Double {
-    let session = RequestSession(router: router, method: "POST", path: path, headers: headers)
+    let session = RequestSession(router: router, method: "POST", path: path[...], headers: headers)
     _ = session.begin(endOfBody: false)
     let lastStart = (body.count - 1) / pieceBytes * pieceBytes
     return try body.withUnsafeBytes { body in
