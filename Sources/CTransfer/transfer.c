@@ -188,9 +188,7 @@ void ct_transfer_finish(ct_transfer *transfer, ct_status status) {
     ct_engine *engine = transfer->engine;
     ct_link_remove(&transfer->peer_node);
     ct_link_remove(&transfer->path_node);
-    if (transfer->pool != NULL) {
-        ct_pool_drop(transfer->pool);
-    }
+    ct_pool *pool = transfer->pool;
     ct_event *event = &transfer->result.event;
     *event = (ct_event){
         .kind = CT_EVENT_TRANSFER,
@@ -209,4 +207,8 @@ void ct_transfer_finish(ct_transfer *transfer, ct_status status) {
     // From here on the transfer belongs to the caller of ct_engine_poll.
     ct_engine_push_event_locked(engine, &transfer->result);
     pthread_mutex_unlock(&engine->lock);
+    // Behind that event, for its memory may be reported gone.
+    if (pool != NULL) {
+        ct_pool_drop(pool);
+    }
 }

@@ -104,7 +104,8 @@ static void remove_local(uint32_t paths, ct_operation operation) {
     for (int i = 0; i < TRANSFERS; i++) {
         ct_event event = expect_event(p.client, CT_EVENT_TRANSFER);
         CHECK(event.status == CT_OK || event.status == CT_ESTALE);
-        CHECK((event.status == CT_OK) == (event.failed_count == 0));
+        // A write over TCP that is ended may find all of its blocks answered.
+        CHECK(event.status != CT_OK || event.failed_count == 0);
         stale += event.status == CT_ESTALE;
     }
     expect_event(p.client, CT_EVENT_REGION_GONE);
