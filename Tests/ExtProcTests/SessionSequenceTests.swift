@@ -106,7 +106,7 @@ private struct Stream {
             sentHeaders = true
             return Request.requestHeaders(
                 completion + [
-                    ("x-llm-d-inference-objective", "\(Int.random(in: -1...1, using: &random))"),
+                    ("x-llm-d-inference-objective", "\(Int.random(in: -1...1, using: &random))")
                 ])
         }
         if goesOn, !sentEnd {
