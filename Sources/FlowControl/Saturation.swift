@@ -1,6 +1,7 @@
 public import Core
 
-/// What is known of an endpoint's load: what it said last, and what this router has sent there.
+/// What is known of an endpoint's load: what it said last, and what this router, and those that
+/// tell it of theirs, have sent there.
 public struct EndpointLoad: Sendable {
     /// Whether it computes prompts for others.
     public var takesPrefill: Bool
@@ -14,9 +15,9 @@ public struct EndpointLoad: Sendable {
     public var kvUsage = 0.0
     /// When that scrape ended; nil before the first.
     public var scrapedAt: MonotonicTime?
-    /// Requests that this router has there.
+    /// Requests that are known to be there.
     public var inFlightCount = 0
-    /// Prompt tokens that this router has there to be computed.
+    /// Prompt tokens that are known to be computed there yet.
     public var inFlightTokens = 0
 
     /// Makes the load of an endpoint of which nothing is known but what it is for.
@@ -90,7 +91,7 @@ public struct UtilizationDetector: SaturationDetector {
     }
 }
 
-/// `concurrency-detector`: by what this router has in flight, over what endpoints may have.
+/// `concurrency-detector`: by what is known to be in flight, over what endpoints may have.
 public struct ConcurrencyDetector: SaturationDetector {
     /// What is counted.
     public enum Mode: String, CaseIterable, Sendable {

@@ -150,6 +150,19 @@ public final class FlowController: Sendable {
         tell(notices, now: now)
     }
 
+    /// The service that flows got from this router; see
+    /// ``FlowControl/FlowQueues/takeAttainedServices(all:at:)``.
+    func takeAttainedServices(all: Bool, at now: MonotonicTime) -> [AttainedService] {
+        guard isEnabled else { return [] }
+        return state.withLock { $0.queues.takeAttainedServices(all: all, at: now) }
+    }
+
+    /// The service that flows got from other routers together.
+    func setOthersService(_ services: [FlowID: Double], at now: MonotonicTime) {
+        guard isEnabled else { return }
+        state.withLock { $0.queues.setOthersService(services, at: now) }
+    }
+
     // MARK: - Under the lock
 
     private func turn(_ state: inout State, now: MonotonicTime, _ notices: inout [Notice]) {
@@ -259,7 +272,7 @@ extension EndpointLoad {
         runningCount = load.runningCount
         kvUsage = load.kvUsage
         scrapedAt = load.scrapedAt
-        inFlightCount = member.inFlightCount
-        inFlightTokens = member.prefillTokensInFlight
+        inFlightCount = member.knownInFlightCount
+        inFlightTokens = member.knownPrefillTokens
     }
 }
