@@ -8,21 +8,20 @@ import Core
 
 /// The requests of one fairness id in one band.
 struct Flow: Sendable {
-    var key: FlowKey
+    var key: FlowID
     /// Those that wait, the next one first.
     var queue = IndexedHeap()
     var byteCount = 0
     var inFlightCount = 0
     /// The service that it got, in units of the band's ``FlowBand/serviceUnit(at:)`` of its time.
     var service = 0.0
+    /// What other routers gave it, in the same units.
+    var othersService = 0.0
+    /// Whether other routers are to be told of its service.
+    var isServiceNews = false
     var usedAt: MonotonicTime
 
     var isIdle: Bool { queue.isEmpty && inFlightCount == 0 }
-}
-
-struct FlowKey: Hashable, Sendable {
-    var fairnessID: String
-    var priority: Int
 }
 
 /// A priority: its limits and policies, and the flows that wait.

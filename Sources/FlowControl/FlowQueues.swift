@@ -40,9 +40,9 @@ public struct FlowQueues: Sendable {
     let configuration: FlowControlConfiguration
     var slots: [Slot] = []
     private var freeSlots: [Int32] = []
-    private var flows: [Flow] = []
+    var flows: [Flow] = []
     private var freeFlows: [Int32] = []
-    private var flowIndex: [FlowKey: Int32] = [:]
+    var flowIndex: [FlowID: Int32] = [:]
     /// By descending priority.
     var bands: [FlowBand] = []
     private var sequence: UInt64 = 0
@@ -56,6 +56,8 @@ public struct FlowQueues: Sendable {
     private var flowPositions: [Int32] = []
 
     var evictions = Evictions()
+    /// What is shared with other routers; nil while nobody asks.
+    var sharing: ServiceSharing?
 
     /// The requests that wait.
     public private(set) var count = 0
@@ -270,13 +272,14 @@ public struct FlowQueues: Sendable {
     private mutating func flow(
         of request: FlowRequest, rank: Int, now: MonotonicTime
     ) -> Int32 {
-        var key = FlowKey(fairnessID: request.fairnessID, priority: request.priority)
+        var key = FlowID(fairnessID: request.fairnessID, priority: request.priority)
         if let flow = flowIndex[key] { return flow }
         if flowIndex.count >= Self.maximumFlows {
             key.fairnessID = Self.overflowID
             if let flow = flowIndex[key] { return flow }
         }
-        let flow = Flow(key: key, usedAt: now)
+        var flow = Flow(key: key, usedAt: now)
+        flow.othersService = othersService(of: key, rank: rank, at: now)
         let index: Int32
         if let free = freeFlows.popLast() {
             index = free
@@ -323,14 +326,14 @@ public struct FlowQueues: Sendable {
         var greatestService = 0.0
         var greatestAge = 0.0
         for item in waiting {
-            greatestService = max(greatestService, flows[Int(item.id)].service)
+            greatestService = max(greatestService, flows[Int(item.id)].allService)
             greatestAge = max(greatestAge, headAge(of: item.id, now: now))
         }
         var best = waiting[0]
         var bestScore = -Double.infinity
         for item in waiting {
             let service =
-                greatestService > 0 ? flows[Int(item.id)].service / greatestService : 0
+                greatestService > 0 ? flows[Int(item.id)].allService / greatestService : 0
             let age = greatestAge > 0 ? headAge(of: item.id, now: now) / greatestAge : 0
             let score = policy.weightService * (1 - service) + policy.weightHeadWait * age
             // Who has waited for a turn longer, if they are equal.
@@ -372,16 +375,19 @@ public struct FlowQueues: Sendable {
         _ flow: Int, _ rank: Int, _ service: Double, now: MonotonicTime
     ) {
         guard case .leastAttained = bands[rank].configuration.fairness else { return }
-        if let factor = bands[rank].restartServiceEpoch(at: now) {
-            for index in flowIndex.values
-            where flows[Int(index)].key.priority
-                == bands[rank].priority
-            {
-                flows[Int(index)].service *= factor
-            }
-        }
+        boundServiceUnit(of: rank, at: now)
         flows[flow].service = max(
             0, flows[flow].service + service * bands[rank].serviceUnit(at: now))
+        serviceChanged(flow)
+    }
+
+    /// Keeps the unit of a band's service within bounds.
+    mutating func boundServiceUnit(of rank: Int, at now: MonotonicTime) {
+        guard let factor = bands[rank].restartServiceEpoch(at: now) else { return }
+        for index in flowIndex.values where flows[Int(index)].key.priority == bands[rank].priority {
+            flows[Int(index)].service *= factor
+            flows[Int(index)].othersService *= factor
+        }
     }
 
     // MARK: - Slots

@@ -1,6 +1,7 @@
 public import Core
 
-/// What is known of an endpoint's load: what it said last, and what this router has sent there.
+/// What is known of an endpoint's load: what it said last, and what this router, and those that
+/// tell it of theirs, have sent there.
 public struct EndpointLoad: Sendable {
     /// Whether it computes prompts for others.
     public var takesPrefill: Bool
@@ -14,9 +15,9 @@ public struct EndpointLoad: Sendable {
     public var kvUsage = 0.0
     /// When that scrape ended; nil before the first.
     public var scrapedAt: MonotonicTime?
-    /// Requests that this router has there.
+    /// Requests that are known to be there.
     public var inFlightCount = 0
-    /// Prompt tokens that this router has there to be computed.
+    /// Prompt tokens that are known to be computed there yet.
     public var inFlightTokens = 0
     /// The prompts that these are of.
     public var inFlightPrompts = 0
@@ -104,7 +105,7 @@ public struct UtilizationDetector: SaturationDetector {
     public func use(byPromptTokens count: Int) -> Double { 1 / Double(queueDepthThreshold) }
 }
 
-/// `concurrency-detector`: by what this router has in flight, over what endpoints may have.
+/// `concurrency-detector`: by what is known to be in flight, over what endpoints may have.
 ///
 /// Prompt tokens fill an endpoint and no more than that: one prompt that is longer than
 /// ``maxTokenConcurrency`` keeps others from its endpoint, not from all.

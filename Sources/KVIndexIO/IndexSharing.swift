@@ -34,3 +34,22 @@ public struct IndexSharingEnvironment {
         self.logger = logger
     }
 }
+
+/// Two ways at once.
+final class JointSharing: IndexSharing {
+    private let both: [any IndexSharing]
+
+    init(_ first: any IndexSharing, _ second: any IndexSharing) {
+        both = [first, second]
+    }
+
+    func update(_ servers: [ModelServer]) { for one in both { one.update(servers) } }
+
+    func applied(_ changes: [BlockChange], at endpoint: String) {
+        for one in both { one.applied(changes, at: endpoint) }
+    }
+
+    func lost(_ endpoint: String) { for one in both { one.lost(endpoint) } }
+
+    func close() { for one in both { one.close() } }
+}

@@ -88,8 +88,8 @@ public actor KVEventSource {
         loop.execute { self.assumeIsolated { $0.replace(servers) } }
     }
 
-    /// Shares the index with other routers from now on, by what `makeSharing` makes on the loop.
-    /// Any thread; to be called before the first ``update(_:)``.
+    /// Shares the index with other routers from now on, by what `makeSharing` makes on the loop,
+    /// beside what was made before. Any thread; to be called before the first ``update(_:)``.
     public nonisolated func share(
         by makeSharing: @escaping @Sendable (IndexSharingEnvironment) throws -> any IndexSharing
     ) {
@@ -100,9 +100,10 @@ public actor KVEventSource {
         _ makeSharing: (IndexSharingEnvironment) throws -> any IndexSharing
     ) {
         do {
-            environment.sharing = try makeSharing(
+            let new = try makeSharing(
                 IndexSharingEnvironment(
                     index: environment.index, loop: loop, logger: environment.logger))
+            environment.sharing = environment.sharing.map { JointSharing($0, new) } ?? new
         } catch {
             environment.logger.error("the index is not shared: \(error)")
         }

@@ -21,6 +21,8 @@ public final class PoolMember: Sendable {
     private let others = Atomic<Int>(0)
     private let prefillTokens = Atomic<Int>(0)
     private let prefills = Atomic<Int>(0)
+    private let peersRequests = Atomic<Int>(0)
+    private let peersTokens = Atomic<Int>(0)
     private let healthy = Atomic<Bool>(true)
     private let suspect = Atomic<Bool>(false)
     private let hasCleanCircuit = Atomic<Bool>(true)
@@ -65,9 +67,15 @@ public final class PoolMember: Sendable {
     /// The requests of this router that are there and have not ended.
     public var inFlightCount: Int { inFlight.load(ordering: .relaxed) }
 
+    /// The requests that are there as far as routers know: of this one, and of those that tell it
+    /// of theirs.
+    public var knownInFlightCount: Int {
+        inFlightCount + peersRequests.load(ordering: .relaxed)
+    }
+
     /// The requests of others that are there: by how much the last good scrape showed more, waiting
-    /// and running, than this router had there at that moment. Other routers in front of the same
-    /// servers show in this.
+    /// and running, than was known to be there at that moment. Other routers in front of the same
+    /// servers that do not tell of their load show in this.
     public var othersInFlightCount: Int { others.load(ordering: .relaxed) }
 
     /// Counts a request in. ``requestEnded(wasProbe:)`` must follow once.
@@ -91,6 +99,18 @@ public final class PoolMember: Sendable {
     /// The prompt tokens that this router has sent there to be computed, and that are not known
     /// to be.
     public var prefillTokensInFlight: Int { prefillTokens.load(ordering: .relaxed) }
+
+    /// The prompt tokens yet to be computed there for this router, and for those that tell it of
+    /// theirs.
+    public var knownPrefillTokens: Int {
+        prefillTokensInFlight + peersTokens.load(ordering: .relaxed)
+    }
+
+    /// Takes what other routers have there together, as far as they tell.
+    public func setPeersLoad(_ load: InFlightLoad) {
+        peersRequests.store(load.requests, ordering: .relaxed)
+        peersTokens.store(load.prefillTokens, ordering: .relaxed)
+    }
 
     /// The prompts that these tokens are of.
     public var prefillsInFlightCount: Int { prefills.load(ordering: .relaxed) }
@@ -137,7 +157,8 @@ public final class PoolMember: Sendable {
 
     private func store(_ load: ServerLoad, at now: MonotonicTime) {
         others.store(
-            max(0, load.waitingCount + load.runningCount - inFlightCount), ordering: .relaxed)
+            max(0, load.waitingCount + load.runningCount - knownInFlightCount),
+            ordering: .relaxed)
         waitingCount.store(load.waitingCount, ordering: .relaxed)
         runningCount.store(load.runningCount, ordering: .relaxed)
         kvUsageBits.store(load.kvUsage.bitPattern, ordering: .relaxed)

@@ -161,6 +161,19 @@ public final class FlowController: Sendable {
         tell(notices, now: now)
     }
 
+    /// The service that flows got from this router; see
+    /// ``FlowControl/FlowQueues/takeAttainedServices(all:at:)``.
+    func takeAttainedServices(all: Bool, at now: MonotonicTime) -> [AttainedService] {
+        guard isEnabled else { return [] }
+        return state.withLock { $0.queues.takeAttainedServices(all: all, at: now) }
+    }
+
+    /// The service that flows got from other routers together.
+    func setOthersService(_ services: [FlowID: Double], at now: MonotonicTime) {
+        guard isEnabled else { return }
+        state.withLock { $0.queues.setOthersService(services, at: now) }
+    }
+
     // MARK: - Under the lock
 
     private func turn(_ state: inout State, now: MonotonicTime, _ notices: inout [Notice]) {
@@ -302,8 +315,11 @@ extension EndpointLoad {
         runningCount = load.runningCount
         kvUsage = load.kvUsage
         scrapedAt = load.scrapedAt
-        inFlightCount = member.inFlightCount
-        inFlightTokens = member.prefillTokensInFlight
-        inFlightPrompts = member.prefillsInFlightCount
+        inFlightCount = member.knownInFlightCount
+        inFlightTokens = member.knownPrefillTokens
+        // Of the prompts of others only the tokens are known: they are taken to be as long as ours.
+        let own = member.prefillTokensInFlight
+        inFlightPrompts =
+            own > 0 ? member.prefillsInFlightCount * inFlightTokens / own : inFlightCount
     }
 }

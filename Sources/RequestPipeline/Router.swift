@@ -127,9 +127,9 @@ extension SchedulingCycle {
         eligible.removeAll(keepingCapacity: true)
         for (index, member) in snapshot.members.enumerated() {
             context.loads.append(member.load)
-            context.inFlight.append(member.inFlightCount)
+            context.inFlight.append(member.knownInFlightCount)
             context.othersInFlight.append(member.othersInFlightCount)
-            context.prefillTokensInFlight.append(member.prefillTokensInFlight)
+            context.prefillTokensInFlight.append(member.knownPrefillTokens)
             if member.isHealthy, isEligible(member) { eligible.append(index) }
         }
         guard eligible.isEmpty else { return }

@@ -27,11 +27,13 @@ public enum RoutingPolicy: String, CaseIterable, Sendable {
     /// - Parameters:
     ///   - listen: Where the others connect to, as `replicaConfig` has it.
     ///   - peers: All routers. This one may be among them.
-    public func configuration(listen: String, peers: [String]) -> String {
-        configuration(
-            sharing:
-                "{listen: \"\(listen)\", peers: [\(peers.map { "\"\($0)\"" }.joined(separator: ", "))]}"
-        )
+    ///   - sharesLoad: Whether they tell each other what they have in flight, too.
+    public func configuration(
+        listen: String, peers: [String], sharesLoad: Bool = true
+    ) -> String {
+        let list = peers.map { "\"\($0)\"" }.joined(separator: ", ")
+        return configuration(
+            sharing: "{listen: \"\(listen)\", peers: [\(list)], shareLoad: \(sharesLoad)}")
     }
 
     private func configuration(sharing: String?) -> String {

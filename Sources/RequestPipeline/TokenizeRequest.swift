@@ -26,7 +26,7 @@ extension Router {
         let serving = snapshot.endpointIDs(serving: request.targetModel)
         let engines = snapshot.members
             .filter { $0.isHealthy && serving?.contains($0.endpoint.id) != false }
-            .sorted { $0.inFlightCount < $1.inFlightCount }
+            .sorted { $0.knownInFlightCount < $1.knownInFlightCount }
             .prefix(3).map(\.endpoint.server.address)
         guard !engines.isEmpty else { return nil }
         return TokenizeRequest(

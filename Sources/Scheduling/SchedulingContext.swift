@@ -77,15 +77,15 @@ public struct SchedulingContext {
     public var poolGeneration: Int?
     /// The load of each endpoint as last scraped.
     public var loads: [ServerLoad] = []
-    /// The requests that this router has in flight at each endpoint.
+    /// The requests that this router, and those that tell it of theirs, have in flight at each
+    /// endpoint.
     public var inFlight: [Int] = []
-    /// The requests that others have in flight at each endpoint, as last scraped; empty if that is
+    /// The requests that others, who do not tell, have in flight at each endpoint, as last scraped; empty if that is
     /// not known.
     public var othersInFlight: [Int] = []
-    /// The prompt tokens that each endpoint has yet to compute for requests of this router.
+    /// The prompt tokens that each endpoint has yet to compute for these requests.
     public var prefillTokensInFlight: [Int] = []
-    /// The tokens that each endpoint is expected to generate yet for requests of this router;
-    /// empty unless a producer estimates them.
+    /// The tokens that each endpoint is expected to generate yet for these requests; empty unless a producer estimates them.
     public var outputTokensInFlight: [Int] = []
     /// The request.
     public var request: SchedulingRequest
@@ -115,7 +115,7 @@ public struct SchedulingContext {
         return RandomSource(seed: seed ^ hash)
     }
 
-    /// The tokens that an endpoint has in flight for this router: of prompts that it has yet to
+    /// The tokens that an endpoint has in flight: of prompts that it has yet to
     /// compute, and those that it is expected to generate.
     public func tokensInFlight(at endpoint: Int) -> Int {
         prefillTokensInFlight[endpoint]

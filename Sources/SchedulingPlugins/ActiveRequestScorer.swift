@@ -1,7 +1,7 @@
 public import Configuration
 public import Scheduling
 
-/// `active-request-scorer`: fewest requests of this router in flight first;
+/// `active-request-scorer`: fewest requests in flight first, of this router and those that tell it;
 /// (max - n) / max * maxBusyScore, and 1 for an idle endpoint.
 public final class ActiveRequestScorer: Scorer, ConfigurablePlugin {
     /// The type's name.
@@ -21,7 +21,7 @@ public final class ActiveRequestScorer: Scorer, ConfigurablePlugin {
         maxBusyScore = try source.parameters.optional("maxBusyScore")?.number(in: 0...1) ?? 1
     }
 
-    /// Scores by this router's own count.
+    /// Scores by the count of requests.
     public func score(
         _ candidates: [Int], in context: SchedulingContext,
         into scores: inout MutableSpan<Double>

@@ -1,7 +1,7 @@
 public import Configuration
 public import Scheduling
 
-/// `concurrency-detector` as a filter: the endpoints where this router has less in flight than
+/// `concurrency-detector` as a filter: the endpoints where less is known to be in flight than
 /// their limit. How full a pool is by the same rule says flow control.
 public final class ConcurrencyDetectorPlugin: Filter, ConfigurablePlugin {
     /// The type's name.

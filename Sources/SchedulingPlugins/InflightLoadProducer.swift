@@ -3,22 +3,25 @@ public import Core
 public import Scheduling
 import Synchronization
 
-/// `inflight-load-producer`: what this router has in flight at each endpoint.
+/// `inflight-load-producer`: what is in flight at each endpoint.
 ///
 /// Requests and the prompt tokens yet to be computed are counted always, with or without it. It
 /// adds the tokens that are likely to be generated, if asked to: outputRatio times the prompt's.
 public final class InflightLoadProducer:
-    DataProducer, PreRequest, ResponseObserver, ConfigurablePlugin
+    DataProducer, PreRequest, ResponseObserver, OutputEstimate, ConfigurablePlugin
 {
     /// The type's name.
     public static let type = "inflight-load-producer"
     /// Its type and name.
     public let name: PluginName
 
-    private let estimatesOutput: Bool
+    /// Whether it adds anything.
+    public let estimatesOutput: Bool
+
     private let outputRatio: Double
     private let maxEstimatedOutputTokens: Int
     private let outputTokens = Mutex<[UInt32: Int]>([:])
+    private let othersOutputTokens = Mutex<[UInt32: Int]>([:])
 
     /// Parameters: `addEstimatedOutputTokens` (false), `outputRatio` (1.5),
     /// `maxEstimatedOutputTokens` (unlimited), `prefixMatchInfoProducerName` (the first producer
@@ -39,11 +42,21 @@ public final class InflightLoadProducer:
     /// Writes the tokens that endpoints are likely to generate yet.
     public func produce(into context: inout SchedulingContext) {
         guard estimatesOutput else { return }
+        let others = othersOutputTokens.withLock(\.self)
         outputTokens.withLock { tokens in
             for endpoint in context.endpoints {
-                context.outputTokensInFlight.append(tokens[endpoint.id] ?? 0)
+                context.outputTokensInFlight.append(
+                    (tokens[endpoint.id] ?? 0) + (others[endpoint.id] ?? 0))
             }
         }
+    }
+
+    /// What this router's requests are likely to be given yet, by endpoint.
+    public var outputTokensInFlight: [UInt32: Int] { outputTokens.withLock(\.self) }
+
+    /// Takes what other routers' are.
+    public func setOthersOutputTokens(_ tokens: [UInt32: Int]) {
+        othersOutputTokens.withLock { $0 = tokens }
     }
 
     /// Counts the request in.

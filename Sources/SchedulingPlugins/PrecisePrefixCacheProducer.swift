@@ -45,7 +45,7 @@ public final class PrecisePrefixCacheProducer: PromptFollower, PreRequest {
 
     /// Registers the type. `makeIndex` is called once for each instance in a configuration, with
     /// the index configuration that its parameters ask for, and before it `shareIndex` with the
-    /// section that tells how to share it through a server, or `shareReplicas` with the one that
+    /// section that tells how to share it through a server, and `shareReplicas` with the one that
     /// tells how to share it with other routers, if there is one; `shareIndex` returns the function
     /// of the request keys if the parameters name none.
     public static func register(
@@ -71,8 +71,8 @@ public final class PrecisePrefixCacheProducer: PromptFollower, PreRequest {
     /// where the index is shared in upstream's layout); `speculativeIndexing` (false),
     /// `speculativeTTL` (2s); `indexerConfig.kvCacheBackendConfigs` (a list of `name` and `weight`:
     /// gpu 1, cpu 0.8, disk 0.6, remote 0.4), or instead of it `indexerConfig.loadTimeWeights`
-    /// (``LoadTimeWeights``); and one of
-    /// `indexerConfig.kvBlockIndexConfig.redisConfig`, `valkeyConfig` and `replicaConfig`.
+    /// (``LoadTimeWeights``); and in `indexerConfig.kvBlockIndexConfig` one of `redisConfig` and
+    /// `valkeyConfig`, `replicaConfig`, or both.
     ///
     /// What upstream's files say besides is checked and has nothing to tell here: events are taken
     /// from the endpoints that name where they publish them, and the index always has metrics.
@@ -153,8 +153,8 @@ public final class PrecisePrefixCacheProducer: PromptFollower, PreRequest {
         }
     }
 
-    /// The section that tells how to share the index through a server, under upstream's names, or
-    /// else with other routers, under ours.
+    /// The section that tells how to share the index through a server, under upstream's names. With
+    /// other routers it is shared under ours; beside a server they share their load alone.
     private static func sharing(
         _ value: ConfigValue, _ shareReplicas: (ConfigValue) throws(ConfigError) -> Void
     ) throws(ConfigError) -> ConfigValue? {
@@ -164,14 +164,7 @@ public final class PrecisePrefixCacheProducer: PromptFollower, PreRequest {
             _ = try index.optional("maxPrefixTokensToMatch")?.integer(in: 0 ... .max)
             let redis = index.optional("redisConfig")
             let valkey = index.optional("valkeyConfig")
-            if let replicas = index.optional("replicaConfig") {
-                let other = redis != nil ? "redisConfig" : valkey != nil ? "valkeyConfig" : nil
-                if let other {
-                    throw replicas.error(
-                        "cannot stand beside \(other): one way to share is enough")
-                }
-                try shareReplicas(replicas)
-            }
+            if let replicas = index.optional("replicaConfig") { try shareReplicas(replicas) }
             guard let valkey else { return redis }
             guard redis == nil else {
                 throw valkey.error("cannot stand beside redisConfig: one server is enough")

@@ -4,9 +4,9 @@ public import Scheduling
 /// `prefill-cost-scorer`: the endpoint where the prompt is computed soonest first.
 ///
 /// The cost of an endpoint is the prompt tokens that it has yet to compute for others, and those
-/// of this prompt that it does not hold. What other routers sent there is known by its number of
-/// requests alone; each counts as many tokens as this router's own have on average, or as this
-/// prompt if there are none. Its score is (least + 1) / (cost + 1): an endpoint with
+/// of this prompt that it does not hold. What routers sent there that do not tell of their load is
+/// known by its number of requests alone; each counts as many tokens as those of which more is
+/// known have on average, or as this prompt if there are none. Its score is (least + 1) / (cost + 1): an endpoint with
 /// twice the wait of the best has half its score. Cached prefix and load are in one unit, tokens,
 /// so that no weight has to be found between them.
 public final class PrefillCostScorer: Scorer, ConfigurablePlugin {
@@ -26,7 +26,7 @@ public final class PrefillCostScorer: Scorer, ConfigurablePlugin {
         ).name.name
     }
 
-    /// Scores by this router's own count of tokens in flight, what was scraped of others, and the
+    /// Scores by the count of tokens in flight, what was scraped of others, and the
     /// producer's match.
     public func score(
         _ candidates: [Int], in context: SchedulingContext,

@@ -18,7 +18,7 @@ public final class TokenLoadScorer: Scorer, ConfigurablePlugin {
                 ?? 4_194_304)
     }
 
-    /// Scores by this router's own count.
+    /// Scores by the count of tokens.
     public func score(
         _ candidates: [Int], in context: SchedulingContext,
         into scores: inout MutableSpan<Double>

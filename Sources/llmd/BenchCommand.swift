@@ -65,6 +65,11 @@ struct TraceCommand: AsyncParsableCommand {
             """)
     var routers = 1
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Several routers with precise tell each other what they have in flight, too.")
+    var shareLoad = true
+
     @Flag(help: "One JSON object per policy and line.")
     var json = false
 
@@ -113,7 +118,9 @@ struct TraceCommand: AsyncParsableCommand {
         let listens = (0..<routers).map { number in
             "127.0.0.1:\(firstPort + 2 * Self.maximumRouters + UInt16(number))"
         }
-        return listens.map { policy.configuration(listen: $0, peers: listens) }
+        return listens.map {
+            policy.configuration(listen: $0, peers: listens, sharesLoad: shareLoad)
+        }
     }
 
     private func policies() throws -> [RoutingPolicy] {

@@ -135,10 +135,18 @@ struct RouterAssembly {
             let source = KVEventSource(
                 index: index, context: try MessagingContext(), on: background,
                 metrics: KVIndexMetrics(metrics, index: index), logger: Logger(label: "kv-events"))
-            sharing.withLock(\.self)?.start(for: source, registry: metrics)
+            let redis = sharing.withLock(\.self)
+            redis?.start(for: source, registry: metrics)
             if let replicas = replicas.withLock(\.self) {
                 let metrics = ReplicaMetrics(metrics)
-                source.share { try ReplicaIndexBackend(replicas, in: $0, metrics: metrics) }
+                let load = SharedLoad(
+                    pool: pool, flow: flow,
+                    output: picker.plugins(as: InflightLoadProducer.self)
+                        .first(where: \.estimatesOutput))
+                source.share {
+                    try ReplicaIndexBackend(
+                        replicas, in: $0, load: load, sharesIndex: redis == nil, metrics: metrics)
+                }
             }
             pool.observe { _, after in source.update(after.members.map(\.endpoint.server)) }
             kvEvents = source

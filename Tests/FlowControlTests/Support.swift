@@ -117,5 +117,17 @@ final class Queues {
         return ids
     }
 
+    func attained(all: Bool, at now: Double) -> [AttainedService] {
+        queues.takeAttainedServices(all: all, at: time(now))
+    }
+
+    func setOthers(_ services: [String: Double], at now: Double) {
+        queues.setOthersService(
+            Dictionary(
+                uniqueKeysWithValues: services.map {
+                    (FlowID(fairnessID: $0.key, priority: 0), $0.value)
+                }), at: time(now))
+    }
+
     func collectGarbage(at now: Double) { queues.collectGarbage(now: time(now)) }
 }

@@ -19,6 +19,20 @@ import Testing
         .changes(
             number: 3, position: 9,
             [.stored(blocks(1..<2)[0]), .cleared, .removed(blocks(2..<3, .disk)[0])]),
+        .load(
+            LoadReport(
+                sequence: 7, floor: 3,
+                endpoints: [
+                    EndpointInFlight(
+                        name: "decode-0",
+                        load: InFlightLoad(requests: 3, prefillTokens: 70_000, outputTokens: 9)),
+                    EndpointInFlight(name: "", load: .none),
+                ],
+                services: [
+                    AttainedService(
+                        flow: FlowID(fairnessID: "team", priority: -1), tokens: 0.75,
+                        halfLifeSeconds: 60)
+                ])),
     ]
 
     private func decode(_ bytes: [UInt8]) throws -> ReplicaFrame {
@@ -35,11 +49,13 @@ import Testing
             let decoded = try? decode(Array(bytes[..<count]))
             // Blocks and changes may be any number.
             switch (frame, decoded) {
-            case (_, nil), (.blocks, .blocks), (.changes, .changes): break
+            case (_, nil), (.blocks, .blocks), (.changes, .changes), (.load, .load): break
             default: Issue.record("\(frame) cut to \(count) bytes")
             }
         }
     }
+
+    private static func zeros(_ count: Int) -> [UInt8] { Array(repeating: 0, count: count) }
 
     @Test(arguments: [
         ([], "ends inside the kind"), ([99], "no kind 99"), ([2, 0], "1 bytes too many"),
@@ -48,6 +64,10 @@ import Testing
         ([5, 1, 0xff, 0xff], "has 65535 bytes"),
         ([7, 0, 0, 0, 1] + Array(repeating: 9, count: 17), "tier"),
         ([9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 4], "no change 4"),
+        ([10] + zeros(16) + [3], "no entry 3"),
+        ([10] + zeros(16) + [1] + zeros(4) + [1] + zeros(17), "the prompt tokens are 72"),
+        ([10] + zeros(16) + [2] + zeros(8) + [0xff, 0xf0] + zeros(16), "the service is -inf"),
+        ([10] + zeros(16) + [2] + zeros(26), "the half-life is 0"),
     ])
     func tellsWhatIsWrong(_ bytes: [UInt8], _ part: String) {
         #expect {

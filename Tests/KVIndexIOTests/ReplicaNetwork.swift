@@ -26,6 +26,9 @@ final class ReplicaRouter {
     private(set) var counts: [String: [SharedBlock: Int]] = [:]
     private(set) var closed: [Int: ReplicaError] = [:]
     private(set) var greeted: Set<Int> = []
+    /// What other routers have in flight, and the service that they gave.
+    private(set) var loads: [String: InFlightLoad] = [:]
+    private(set) var services: [FlowID: Double] = [:]
 
     init(_ number: UInt64, _ configure: (inout ReplicaNode.Configuration) -> Void = { _ in }) {
         var configuration = ReplicaNode.Configuration(
@@ -77,6 +80,10 @@ final class ReplicaRouter {
             case .removed(let blocks, let endpoint):
                 for block in blocks { takeBack(block, endpoint) }
             case .greeted(let id, _): greeted.insert(id)
+            case .loads(let new):
+                for (name, load) in new { loads[name] = load == .none ? nil : load }
+            case .services(let new):
+                for (flow, tokens) in new { services[flow] = tokens == 0 ? nil : tokens }
             case .close(let id, let error): closed[id] = error
             case .ready: break
             }
@@ -101,14 +108,14 @@ final class ReplicaLink {
 
     init(
         _ id: Int, from follower: ReplicaRouter, to teller: ReplicaRouter, capacity: Int = 4,
-        now: MonotonicTime
+        takesLoad: Bool = true, now: MonotonicTime
     ) {
         self.id = id
         self.follower = follower
         self.teller = teller
         self.capacity = capacity
         follower.node.connected(id, at: now)
-        teller.node.accepted(id, at: now)
+        teller.node.accepted(id, takesLoad: takesLoad, at: now)
     }
 
     var isBroken: Bool { follower.closed[id] != nil || teller.closed[id] != nil }

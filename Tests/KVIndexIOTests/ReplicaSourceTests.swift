@@ -243,6 +243,15 @@ import Testing
         let service = try configuration("listen: :9010\nservice: router-peers.prod.svc:9010")
         #expect(
             service.peers == .service(SocketAddress(host: "router-peers.prod.svc", port: 9010)))
+        #expect(service.sharesLoad && service.tls == nil)
+        let encrypted = try configuration(
+            "listen: :9010\nservice: peers:9010\nshareLoad: false\n"
+                + "tls: {certFile: c, keyFile: k, caFile: a}")
+        #expect(!encrypted.sharesLoad)
+        // Certificates name the service, not its addresses.
+        #expect(
+            encrypted.tls
+                == ReplicaTLS(certFile: "c", keyFile: "k", caFile: "a", serverName: "peers"))
     }
 
     @Test(arguments: [
@@ -251,6 +260,9 @@ import Testing
         ("listen: :1\npeers: [a]", "router.yaml:2"),
         ("listen: :1\npeers: [a:1]\nservice: a:1", "cannot stand beside service"),
         ("listen: :1\nservice: a:1\npeer: b", "peer"),
+        ("listen: :1\nservice: a:1\nshareLoad: 3", "router.yaml:3"),
+        ("listen: :1\nservice: a:1\ntls: {certFile: x}", "keyFile"),
+        ("listen: :1\nservice: a:1\ntls: {certFile: x, keyFile: y, ca: z}", "ca"),
     ])
     func tellsWhatIsWrongAndWhere(_ text: String, _ part: String) {
         #expect {

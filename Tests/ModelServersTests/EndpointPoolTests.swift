@@ -113,6 +113,26 @@ import Testing
         #expect(member.isHealthy && member.load == load)
     }
 
+    @Test func whatPeersTellOfIsNotOthersToo() {
+        let pool = EndpointPool()
+        pool.update([server("a")])
+        let member = pool.snapshot.members[0]
+        member.requestStarted()
+        member.prefillStarted(tokenCount: 10)
+        member.setPeersLoad(InFlightLoad(requests: 2, prefillTokens: 500))
+        #expect(member.knownInFlightCount == 3)
+        #expect(member.knownPrefillTokens == 510)
+        #expect(member.inFlightCount == 1 && member.prefillTokensInFlight == 10)
+        var load = ServerLoad()
+        load.runningCount = 7
+        member.scraped(.load(load), at: .now)
+        #expect(member.othersInFlightCount == 4)
+        member.setPeersLoad(.none)
+        #expect(member.knownInFlightCount == 1 && member.knownPrefillTokens == 10)
+        member.prefillEnded(tokenCount: 10)
+        member.requestEnded()
+    }
+
     @Test func whatIsNotOursIsOthers() {
         let pool = EndpointPool()
         pool.update([server("a")])

@@ -231,6 +231,29 @@ private let body = #"{"model":"m","prompt":[1,2,3]}"#
         first.completed(.finished)
     }
 
+    /// Another router keeps the pool full, and has served one of those that wait.
+    @Test func whatOtherRoutersHaveAndGaveCounts() throws {
+        let stage = try Stage {
+            var policy = LeastAttainedService()
+            policy.weightHeadWait = 0
+            $0.defaultBand.fairness = .leastAttained(policy)
+        }
+        let shared = SharedLoad(pool: stage.fixture.pool, flow: stage.flow)
+        _ = shared.endpointsInFlight()
+        shared.show(["d0": InFlightLoad(requests: 1)])
+        let waiting = ["a", "b"].map { stage.start(["x-llm-d-inference-fairness-id": $0]).0 }
+        #expect(stage.waiting == 2)
+        shared.show([FlowID(fairnessID: "a", priority: 0): 5000], at: .now)
+        shared.show(["d0": .none])
+        stage.flow.tick()
+        for session in waiting.reversed() {
+            #expect(session.signalled().decision != nil)
+            session.completed(.finished)
+        }
+        let told = shared.attainedServices(all: true, at: .now)
+        #expect(Set(told.map(\.flow.fairnessID)) == ["a", "b"])
+    }
+
     @Test func fairnessGoesByTheHeaderOfEitherName() throws {
         let stage = try Stage { $0.defaultBand.fairness = .roundRobin }
         let (first, _) = stage.start()

@@ -20,6 +20,7 @@ import Testing
             shareReplicas: { (value) throws(ConfigError) in
                 try value.section { (section) throws(ConfigError) in
                     var texts = [try section.required("listen").string()]
+                    texts.append("\(try section.required("shareLoad").boolean())")
                     for peer in try section.required("peers").list() {
                         texts.append(try peer.string())
                     }
@@ -29,8 +30,13 @@ import Testing
         let text = RoutingPolicy.precise.configuration(
             listen: "127.0.0.1:1", peers: ["127.0.0.1:1", "127.0.0.1:2"])
         _ = try EndpointPickerConfig(parsing: text, file: "precise", registry: plugins)
+        let alone = RoutingPolicy.precise.configuration(
+            listen: "127.0.0.1:1", peers: [], sharesLoad: false)
+        _ = try EndpointPickerConfig(parsing: alone, file: "precise", registry: plugins)
         #expect(
-            sections.withLock(\.self) == [["127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:2"]])
+            sections.withLock(\.self) == [
+                ["127.0.0.1:1", "true", "127.0.0.1:1", "127.0.0.1:2"], ["127.0.0.1:1", "false"],
+            ])
         for policy in RoutingPolicy.allCases where policy != .precise {
             #expect(policy.configuration(listen: "x", peers: ["x"]) == policy.configuration)
         }

@@ -355,14 +355,34 @@ import Testing
     }
 
     @Test(arguments: ["redisConfig", "valkeyConfig"])
-    func thereIsOneWayToShare(_ other: String) {
-        #expect {
-            _ = try make(
-                "{indexerConfig: {kvBlockIndexConfig: "
-                    + "{\(other): {address: x}, replicaConfig: y}}}")
-        } throws: { error in
-            "\(error)".contains("replicaConfig cannot stand beside \(other): one way")
-        }
+    func routersShareTheirLoadBesideAServer(_ other: String) throws {
+        let sections = Mutex<[String]>([])
+        var registry = PluginRegistry.standard
+        PrecisePrefixCacheProducer.register(
+            in: &registry,
+            makeIndex: { (configuration) throws(KVIndexError) in
+                try KVIndex(configuration: configuration)
+            },
+            shareIndex: { (value) throws(ConfigError) in
+                let text = try value.string()
+                sections.withLock { $0.append(text) }
+                return .xxh64
+            },
+            shareReplicas: { (value) throws(ConfigError) in
+                let text = try value.string()
+                sections.withLock { $0.append(text) }
+            })
+        _ = try EndpointPickerConfig(
+            parsing: """
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - type: precise-prefix-cache-producer
+                  parameters:
+                    {indexerConfig: {kvBlockIndexConfig: {\(other): x, replicaConfig: y}}}
+                - type: random-picker
+                """, file: "t.yaml", registry: registry)
+        #expect(sections.withLock(\.self).sorted() == ["x", "y"])
     }
 
     @Test func lookupsAreToldToWhoAsksOthers() throws {

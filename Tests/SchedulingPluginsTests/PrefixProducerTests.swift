@@ -208,6 +208,13 @@ import Testing
         producer.produce(into: &pool)
         #expect(pool.outputTokensInFlight == [0, 120])
         #expect(pool.tokensInFlight(at: 1) == 140)
+        // What other routers' requests are likely to be given counts, and is not told as ours.
+        producer.setOthersOutputTokens([pool.endpoints[0].id: 30, pool.endpoints[1].id: 5])
+        pool.outputTokensInFlight = []
+        producer.produce(into: &pool)
+        #expect(pool.outputTokensInFlight == [30, 125])
+        #expect(producer.outputTokensInFlight == [pool.endpoints[1].id: 120])
+        producer.setOthersOutputTokens([:])
         producer.requestEnded(
             RoutedRequest(pool.request, result(1), endpoints: pool.endpoints), usage: nil)
         pool.outputTokensInFlight = []

@@ -31,6 +31,16 @@ extension ReplicaIndexBackend {
         public var maximumFollowerCount = 64
         /// Changes of one endpoint that are kept for followers.
         public var maximumLogCount = 1 << 14
+        /// Whether routers tell each other what they have in flight.
+        public var sharesLoad = true
+        /// How often what has changed of it is told.
+        public var loadInterval = Duration.milliseconds(20)
+        /// How often all of it is told again.
+        public var loadRefresh = Duration.seconds(1)
+        /// A router that says nothing of its load for so long has none.
+        public var loadLease = Duration.seconds(3)
+        /// Certificates; nil: connections are plain.
+        public var tls: ReplicaTLS?
 
         /// Shares with the routers at `peers`.
         public init(listen: SocketAddress, peers: Peers) {
@@ -38,10 +48,15 @@ extension ReplicaIndexBackend {
             self.peers = peers
         }
 
-        /// Reads `replicaConfig`: `listen`, and one of `peers` and `service`.
+        /// Reads `replicaConfig`: `listen`, one of `peers` and `service`, `shareLoad` (true) and
+        /// `tls` (``ReplicaTLS``).
         public init(parsing value: ConfigValue) throws(ConfigError) {
             self = try value.section { (section) throws(ConfigError) in
                 let listen = try Self.address(section.required("listen"))
+                let sharesLoad = try section.optional("shareLoad")?.boolean() ?? true
+                let tls = try section.optional("tls").map { (tls) throws(ConfigError) in
+                    try ReplicaTLS(parsing: tls)
+                }
                 let service = section.optional("service")
                 if let peers = section.optional("peers") {
                     guard service == nil else {
@@ -49,12 +64,24 @@ extension ReplicaIndexBackend {
                     }
                     var addresses: [SocketAddress] = []
                     for peer in try peers.list() { addresses.append(try Self.address(peer)) }
-                    return Self(listen: listen, peers: .addresses(addresses))
+                    return Self(listen, .addresses(addresses), sharesLoad, tls)
                 }
                 guard let service else {
                     throw section.error("needs peers or service: where the other routers are")
                 }
-                return Self(listen: listen, peers: .service(try Self.address(service)))
+                return Self(listen, .service(try Self.address(service)), sharesLoad, tls)
+            }
+        }
+
+        private init(
+            _ listen: SocketAddress, _ peers: Peers, _ sharesLoad: Bool, _ tls: ReplicaTLS?
+        ) {
+            self.init(listen: listen, peers: peers)
+            self.sharesLoad = sharesLoad
+            self.tls = tls
+            // Addresses are looked up from the name, which is what certificates have.
+            if case .service(let service) = peers, tls?.serverName == nil {
+                self.tls?.serverName = service.host
             }
         }
 

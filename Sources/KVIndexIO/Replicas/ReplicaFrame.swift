@@ -59,6 +59,11 @@ package enum ReplicaChange: Hashable {
 ///     8 end        teller     number 4, position 8
 ///     9 changes    teller     number 4, position 8, changes: 1 and a block stored, 2 and a block
 ///                             removed, 3 cleared
+///    10 load       teller     sequence 8, floor 8, entries: 1, requests 4, prompt tokens 8, output
+///                             tokens 8, endpoint text; 2, priority 8, service 8, half-life 8,
+///                             fairness id text
+///
+/// Loads are told only to followers whose call says by ``loadHeader`` that they take them.
 package enum ReplicaFrame: Hashable {
     package static let version: UInt16 = 1
     /// Frames this long every router takes.
@@ -68,6 +73,10 @@ package enum ReplicaFrame: Hashable {
     static let blocksHeadBytes = 5
     static let changesHeadBytes = 13
     static let changeBytes = 1 + SharedBlock.encodedByteCount
+    /// The header of a follower's call with the newest version of loads that it takes, and that
+    /// version.
+    package static let loadHeader = "llmd-load-version"
+    package static let loadVersion = 1
 
     case greeting(ReplicaGreeting)
     case heartbeat
@@ -78,6 +87,7 @@ package enum ReplicaFrame: Hashable {
     case blocks(number: UInt32, [SharedBlock])
     case end(number: UInt32, position: UInt64)
     case changes(number: UInt32, position: UInt64, [ReplicaChange])
+    case load(LoadReport)
 
     // MARK: - Encoding
 
@@ -120,6 +130,12 @@ package enum ReplicaFrame: Hashable {
             writer.kind(9, number)
             writer.integer(position)
             for change in changes { writer.change(change) }
+        case .load(let report):
+            writer.kind(10)
+            writer.integer(report.sequence)
+            writer.integer(report.floor)
+            for endpoint in report.endpoints { writer.endpoint(endpoint) }
+            for service in report.services { writer.service(service) }
         }
         return writer.bytes
     }
@@ -146,6 +162,23 @@ package enum ReplicaFrame: Hashable {
         mutating func block(_ block: SharedBlock) {
             let encoded = block.encoded
             withUnsafeBytes(of: encoded) { bytes.append(contentsOf: $0) }
+        }
+
+        mutating func endpoint(_ endpoint: EndpointInFlight) {
+            bytes.append(1)
+            integer(UInt32(clamping: endpoint.load.requests))
+            integer(UInt64(clamping: min(endpoint.load.prefillTokens, LoadReport.maximumCount)))
+            integer(UInt64(clamping: min(endpoint.load.outputTokens, LoadReport.maximumCount)))
+            text(endpoint.name)
+        }
+
+        mutating func service(_ service: AttainedService) {
+            bytes.append(2)
+            integer(Int64(service.flow.priority))
+            integer(min(service.tokens, LoadReport.serviceRange.upperBound).bitPattern)
+            let halfLife = max(service.halfLifeSeconds, LoadReport.halfLifeRange.lowerBound)
+            integer(min(halfLife, LoadReport.halfLifeRange.upperBound).bitPattern)
+            text(service.flow.fairnessID)
         }
 
         mutating func change(_ change: ReplicaChange) {
@@ -212,6 +245,12 @@ package enum ReplicaFrame: Hashable {
             changes.reserveCapacity(reader.left / Self.changeBytes)
             while reader.left > 0 { changes.append(try reader.change()) }
             self = .changes(number: number, position: position, changes)
+        case 10:
+            var report = LoadReport(
+                sequence: try reader.integer("the sequence"),
+                floor: try reader.integer("the floor"))
+            while reader.left > 0 { try reader.entry(into: &report) }
+            self = .load(report)
         case let kind: throw reader.error("there is no kind \(kind)")
         }
         guard reader.left == 0 else { throw reader.error("\(reader.left) bytes too many") }
@@ -274,6 +313,45 @@ package enum ReplicaFrame: Hashable {
                 throw error("a block's tier is none")
             }
             return block
+        }
+
+        /// An endpoint's or a flow's entry of a load. Flows come after endpoints.
+        mutating func entry(into report: inout LoadReport) throws(ReplicaError) {
+            switch try byte("an entry") {
+            case 1 where report.services.isEmpty:
+                let requests: UInt32 = try integer("the requests")
+                let load = InFlightLoad(
+                    requests: Int(requests), prefillTokens: try count("the prompt tokens"),
+                    outputTokens: try count("the output tokens"))
+                report.endpoints.append(
+                    EndpointInFlight(name: try text("the endpoint"), load: load))
+            case 2:
+                let priority: Int64 = try integer("the priority")
+                let tokens = try number(in: LoadReport.serviceRange, "the service")
+                let halfLife = try number(in: LoadReport.halfLifeRange, "the half-life")
+                report.services.append(
+                    AttainedService(
+                        flow: FlowID(
+                            fairnessID: try text("the fairness id"), priority: Int(priority)),
+                        tokens: tokens, halfLifeSeconds: halfLife))
+            case let kind: throw error("there is no entry \(kind) here")
+            }
+        }
+
+        mutating func count(_ what: String) throws(ReplicaError) -> Int {
+            let value: UInt64 = try integer(what)
+            guard value <= UInt64(LoadReport.maximumCount) else {
+                throw error("\(what) are \(value)")
+            }
+            return Int(value)
+        }
+
+        mutating func number(
+            in range: ClosedRange<Double>, _ what: String
+        ) throws(ReplicaError) -> Double {
+            let value = Double(bitPattern: try integer(what))
+            guard range.contains(value) else { throw error("\(what) is \(value)") }
+            return value
         }
 
         mutating func change() throws(ReplicaError) -> ReplicaChange {

@@ -4,7 +4,8 @@ import Logging
 import Net
 import Telemetry
 
-/// Shares an index with other routers directly, without a server between them.
+/// Shares an index and what is in flight with other routers directly, without a server between
+/// them.
 ///
 /// Each router listens and connects to the others; see ``ReplicaNode`` for what they tell each
 /// other. A connection is one gRPC call that streams both ways over HTTP/2, so that flow control
@@ -21,7 +22,10 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     private let configuration: Configuration
     private let node: ReplicaNode
     private let loop: EventLoop
-    private let replica: any SharedIndexReplica
+    /// The index; nil if it is shared in another way.
+    private let replica: (any SharedIndexReplica)?
+    private let load: (any LoadSharing)?
+    private let certificates: ReplicaCertificates?
     private let metrics: ReplicaMetrics
     private let logger: Logger
     private var server: HTTPServer?
@@ -31,6 +35,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
     private var lastConnection = 0
     private var isPerformDue = false
     private var timer: Timer?
+    private var loadTimer: Timer?
     private var resolveTimer: Timer?
     private var resolveProblem: NetError?
     private var told = ReplicaNode.Counters()
@@ -38,10 +43,13 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
 
     /// Starts to share; the other routers need not be there.
     ///
-    /// - Throws: `NetError` if nothing can listen at the address.
+    /// - Parameters:
+    ///   - load: What is told of this router's load, and takes others'; nil: load is not shared.
+    ///   - sharesIndex: False if the index is shared in another way.
+    /// - Throws: `NetError` if nothing can listen at the address, or certificates do not fit.
     public convenience init(
         _ configuration: Configuration, in environment: IndexSharingEnvironment,
-        metrics: ReplicaMetrics
+        load: (any LoadSharing)? = nil, sharesIndex: Bool = true, metrics: ReplicaMetrics
     ) throws {
         let keys = environment.index.configuration
         try self.init(
@@ -49,19 +57,24 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
             keys: ReplicaKeys(
                 algorithm: "\(keys.algorithm)", blockSize: UInt32(keys.blockSize),
                 seed: keys.hashSeed),
-            replica: IndexReplica(environment.index), on: environment.loop, metrics: metrics,
+            replica: sharesIndex ? IndexReplica(environment.index) : nil,
+            load: configuration.sharesLoad ? load : nil, on: environment.loop, metrics: metrics,
             logger: environment.logger)
     }
 
     private init(
-        _ configuration: Configuration, keys: ReplicaKeys, replica: any SharedIndexReplica,
-        on loop: EventLoop, metrics: ReplicaMetrics, logger: Logger
+        _ configuration: Configuration, keys: ReplicaKeys, replica: (any SharedIndexReplica)?,
+        load: (any LoadSharing)?, on loop: EventLoop, metrics: ReplicaMetrics, logger: Logger
     ) throws {
         loop.preconditionInLoop()
         self.configuration = configuration
         address = configuration.listen
         self.loop = loop
         self.replica = replica
+        self.load = load
+        certificates = try configuration.tls.map {
+            try ReplicaCertificates($0, on: loop, logger: logger)
+        }
         self.metrics = metrics
         self.logger = logger
         var protocolConfiguration = ReplicaNode.Configuration(keys: keys)
@@ -69,9 +82,12 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         protocolConfiguration.silenceLimit = configuration.silenceLimit
         protocolConfiguration.loadingPatience = configuration.loadingPatience
         protocolConfiguration.maximumLogCount = configuration.maximumLogCount
+        protocolConfiguration.sharesLoad = load != nil
+        protocolConfiguration.loadRefresh = configuration.loadRefresh
+        protocolConfiguration.loadLease = configuration.loadLease
         node = ReplicaNode(protocolConfiguration)
         peers = ReplicaPeers(delays: configuration.reconnectDelay)
-        var serverConfiguration = HTTPServerConfiguration()
+        var serverConfiguration = HTTPServerConfiguration(tls: certificates?.server)
         // Heartbeats keep streams alive; connections without one must not take their places.
         serverConfiguration.idleTimeout = configuration.silenceLimit * 2
         serverConfiguration.maximumConnections = 2 * configuration.maximumFollowerCount
@@ -82,6 +98,11 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         self.server = server
         address = server.address
         timer = loop.schedule(every: configuration.heartbeat / 4) { [weak self] in self?.tick() }
+        if load != nil {
+            loadTimer = loop.schedule(every: configuration.loadInterval) { [weak self] in
+                self?.tellLoad()
+            }
+        }
         switch configuration.peers {
         case .addresses(let addresses): setPeers(addresses)
         case .service: resolve()
@@ -90,8 +111,9 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
 
     /// Stops to share.
     public func close() {
-        for timer in [timer, resolveTimer] + Array(retries.values) { timer?.cancel() }
+        for timer in [timer, loadTimer, resolveTimer] + Array(retries.values) { timer?.cancel() }
         timer = nil
+        certificates?.close()
         retries = [:]
         metrics.showPeers([:])
         for stream in streams.values { stream.close(.connection("the router stops")) }
@@ -101,12 +123,14 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
 
     /// The pool. Endpoints that are new take over what other routers know.
     public func update(_ servers: [ModelServer]) {
+        guard replica != nil else { return }
         node.update(Set(servers.map(\.name)))
         perform()
     }
 
     /// What an engine's events changed, which other routers are told.
     public func applied(_ changes: [BlockChange], at endpoint: String) {
+        guard replica != nil else { return }
         node.applied(changes, at: endpoint, now: .now)
         performSoon()
     }
@@ -133,8 +157,18 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         if node.isAgreed { agreedAt = .now }
         metrics.disagreement.set(node.isAgreed ? 0 : (.now - agreedAt).seconds)
         metrics.lag.set(Double(node.lag))
+        metrics.loadPeers.set(Double(node.loadLedger.peerCount))
+        metrics.loadAge.set(node.loadLedger.age(at: .now).seconds)
         peers.tick { node.heardAt($0) }
         metrics.showPeers(peers.heardAt)
+    }
+
+    private func tellLoad() {
+        guard let load else { return }
+        let now = MonotonicTime.now
+        let services = load.attainedServices(all: node.isLoadRefreshDue(at: now), at: now)
+        node.report(load.endpointsInFlight(), services, at: now)
+        perform()
     }
 
     /// Does what follows from calls of the protocol.
@@ -142,8 +176,10 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         var ready: Set<Int> = []
         for effect in node.takeEffects() {
             switch effect {
-            case .added(let blocks, let endpoint): replica.add(blocks, to: endpoint)
-            case .removed(let blocks, let endpoint): replica.remove(blocks, from: endpoint)
+            case .added(let blocks, let endpoint): replica?.add(blocks, to: endpoint)
+            case .removed(let blocks, let endpoint): replica?.remove(blocks, from: endpoint)
+            case .loads(let loads): load?.show(loads)
+            case .services(let services): load?.show(services, at: .now)
             case .ready(let id): ready.insert(id)
             case .greeted(let id, let router): greeted(id, router)
             case .close(let id, let error):
@@ -198,7 +234,8 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
             exchange, maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
         ) { [weak self] in self?.handle($0, on: id) }
         streams[id] = stream
-        node.accepted(id, at: .now)
+        let version = exchange.head.headers[first: ReplicaFrame.loadHeader].flatMap { Int($0) }
+        node.accepted(id, takesLoad: (version ?? 0) >= ReplicaFrame.loadVersion, at: .now)
         return stream
     }
 
@@ -227,7 +264,8 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         let id = nextConnection()
         guard peers.connect(address, as: id) else { return }
         streams[id] = TellerStream(
-            to: address, on: loop, maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
+            to: address, on: loop, tls: certificates?.client, takesLoad: load != nil,
+            maximumFrameBytes: Int(node.configuration.maximumFrameBytes)
         ) { [weak self] in self?.handle($0, on: id) }
         node.connected(id, at: .now)
         perform()
@@ -243,7 +281,7 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
 
     private func greeted(_ id: Int, _ router: UInt64) {
         guard let address = peers.greeted(id, router) else { return }
-        logger.info("the index is shared with router \(router) at \(address)")
+        logger.info("the \(subject) is shared with router \(router) at \(address)")
     }
 
     /// Connects again later, if the connection was this router's.
@@ -256,9 +294,11 @@ public final class ReplicaIndexBackend: IndexSharing, @unchecked Sendable {
         // Attempts go on; each new problem is told once.
         logger.log(
             level: end.isNews ? .warning : .debug,
-            "the index is not shared with \(address): \(error)")
+            "the \(subject) is not shared with \(address): \(error)")
         for retry in end.retries { connect(after: retry) }
     }
+
+    private var subject: String { replica == nil ? "load" : "index" }
 
     private func resolve() {
         guard case .service(let service) = configuration.peers else { return }

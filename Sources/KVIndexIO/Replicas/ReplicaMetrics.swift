@@ -13,6 +13,8 @@ public final class ReplicaMetrics: Sendable {
     let logOverruns: Counter
     let disagreement: Gauge
     let lag: Gauge
+    let loadPeers: Gauge
+    let loadAge: Gauge
     private let peers: PeerBoard
 
     /// Registers the metrics.
@@ -40,6 +42,11 @@ public final class ReplicaMetrics: Sendable {
         lag = registry.gauge(
             replica + "lag_changes",
             "Changes and blocks that the follower furthest behind has yet to be sent.")
+        loadPeers = registry.gauge(
+            replica + "load_peers", "Routers whose requests in flight count here.")
+        loadAge = registry.gauge(
+            replica + "load_age_seconds",
+            "Time since the one of them that was silent longest told of its load.")
         let peers = PeerBoard()
         self.peers = peers
         registry.gauges(

@@ -2,7 +2,9 @@ import Core
 
 // What is learnt from routers that this one follows.
 extension ReplicaNode {
-    func received(_ frame: ReplicaFrame, from teller: TellerSession) throws(ReplicaError) {
+    func received(
+        _ frame: ReplicaFrame, from teller: TellerSession, at now: MonotonicTime
+    ) throws(ReplicaError) {
         guard let peer = teller.greeting else {
             guard case .greeting(let greeting) = frame else {
                 throw .unexpected("\(frame.kind) before the greeting")
@@ -59,6 +61,7 @@ extension ReplicaNode {
                 endpoint.cursor = (peer.epoch, position)
                 following.stage = .live
             }
+        case .load(let report): try received(report, from: peer, at: now)
         default: throw .unexpected("\(frame.kind) of a router that is followed")
         }
     }

@@ -14,6 +14,7 @@ extension ReplicaNode {
                 offer(endpoint.name, true, to: follower)
             }
             effects.append(.ready(follower.id))
+            beginLoad(for: follower)
         case (.heartbeat, .some): break
         case (.follow(let number, let name, let epoch, let position), .some):
             try subscribe(follower, number, name, epoch, position)
@@ -101,16 +102,18 @@ extension ReplicaNode {
         effects.append(.ready(follower.id))
     }
 
-    func nextFrame(for follower: FollowerSession) -> ReplicaFrame? {
+    func nextFrame(for follower: FollowerSession, at now: MonotonicTime) -> ReplicaFrame? {
         if follower.isGreetingDue {
             follower.isGreetingDue = false
             return .greeting(greeting)
         }
-        if let frame = follower.news.popFirst() { return frame }
         let limit = Int(
             min(
                 follower.greeting?.maximumFrameBytes ?? ReplicaFrame.minimumFrameBytes,
                 configuration.maximumFrameBytes))
+        // Few bytes, which are worth nothing later.
+        if let frame = loadFrame(for: follower, limit, at: now) { return frame }
+        if let frame = follower.news.popFirst() { return frame }
         // In turn, so that neither keeps the other waiting.
         follower.isSnapshotNext.toggle()
         if follower.isSnapshotNext {

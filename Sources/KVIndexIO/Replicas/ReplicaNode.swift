@@ -26,6 +26,12 @@ package final class ReplicaNode {
         package var loadingPatience = Duration.seconds(5)
         /// Changes that the log of an endpoint keeps.
         package var maximumLogCount = 1 << 14
+        /// Whether routers tell each other what they have in flight.
+        package var sharesLoad = true
+        /// How often all of it is told again.
+        package var loadRefresh = Duration.seconds(1)
+        /// A router that is silent for so long has no load.
+        package var loadLease = Duration.seconds(3)
 
         package init(keys: ReplicaKeys) {
             self.keys = keys
@@ -38,6 +44,10 @@ package final class ReplicaNode {
         case added([SharedBlock], to: String)
         /// One store of each must be taken back.
         case removed([SharedBlock], from: String)
+        /// Other routers' load has changed at these endpoints.
+        case loads([String: InFlightLoad])
+        /// The service that other routers gave these flows has changed.
+        case services([FlowID: Double])
         /// There is something to send.
         case ready(Int)
         /// The other side of a connection is a router that can be followed.
@@ -63,11 +73,15 @@ package final class ReplicaNode {
     var followers: [Int: FollowerSession] = [:]
     var tellers: [Int: TellerSession] = [:]
     var effects: [Effect] = []
+    var loadReporter = LoadReporter()
+    package internal(set) var loadLedger: LoadLedger
+    var loadRefreshedAt: MonotonicTime?
     /// How many logs there were.
     private var logCount: UInt64 = 0
 
     package init(_ configuration: Configuration) {
         self.configuration = configuration
+        loadLedger = LoadLedger(lease: configuration.loadLease)
     }
 
     /// What followed from the calls since the last one.
@@ -175,9 +189,11 @@ package final class ReplicaNode {
         effects.append(.ready(id))
     }
 
-    /// A connection was opened by another one.
-    package func accepted(_ id: Int, at now: MonotonicTime) {
-        followers[id] = FollowerSession(id, at: now)
+    /// A connection was opened by another one, which takes loads or does not.
+    package func accepted(_ id: Int, takesLoad: Bool = false, at now: MonotonicTime) {
+        let follower = FollowerSession(id, at: now)
+        if takesLoad, configuration.sharesLoad { follower.load = LoadSubscription() }
+        followers[id] = follower
     }
 
     /// A connection is gone.
@@ -194,6 +210,7 @@ package final class ReplicaNode {
     package func tick(_ now: MonotonicTime) {
         for follower in followers.values { beat(follower.id, &follower.pulse, now) }
         for teller in tellers.values { beat(teller.id, &teller.pulse, now) }
+        expireLoads(at: now)
         for endpoint in endpoints.values where endpoint.table.isDirect && !endpoint.table.isLoaded {
             guard endpoint.following == nil, let since = endpoint.directSince,
                 now - since >= configuration.loadingPatience
@@ -222,7 +239,7 @@ package final class ReplicaNode {
                 try received(ReplicaFrame(decoding: bytes), from: follower)
             } else if let teller = tellers[id] {
                 teller.pulse.heardAt = now
-                try received(ReplicaFrame(decoding: bytes), from: teller)
+                try received(ReplicaFrame(decoding: bytes), from: teller, at: now)
             }
         } catch {
             fail(id, error)
@@ -238,7 +255,7 @@ package final class ReplicaNode {
     package func nextFrame(for id: Int, at now: MonotonicTime) -> ReplicaFrame? {
         if let follower = followers[id] {
             guard follower.greeting != nil else { return nil }
-            return frame(nextFrame(for: follower), &follower.pulse, now)
+            return frame(nextFrame(for: follower, at: now), &follower.pulse, now)
         }
         guard let teller = tellers[id] else { return nil }
         return frame(teller.outbox.popFirst(), &teller.pulse, now)
@@ -282,6 +299,7 @@ extension ReplicaFrame {
         case .blocks: "blocks"
         case .end: "end"
         case .changes: "changes"
+        case .load: "load"
         }
     }
 }

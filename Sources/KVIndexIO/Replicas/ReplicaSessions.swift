@@ -79,6 +79,8 @@ final class FollowerSession {
     /// Of which subscriptions all blocks are to be told, one after the other.
     var snapshots = Fifo<UInt32>()
     var isSnapshotNext = false
+    /// What it is to be told of this router's load; nil if it does not want to know.
+    var load: LoadSubscription?
 
     init(_ id: Int, at now: MonotonicTime) {
         self.id = id

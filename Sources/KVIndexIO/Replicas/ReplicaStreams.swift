@@ -90,16 +90,20 @@ final class TellerStream: ClientExchangeDelegate, ReplicaStream {
     private(set) var isWritable = true
 
     init(
-        to address: SocketAddress, on loop: EventLoop, maximumFrameBytes: Int,
-        handler: @escaping (ReplicaStreamEvent) -> Void
+        to address: SocketAddress, on loop: EventLoop, tls: TLSClientContext?, takesLoad: Bool,
+        maximumFrameBytes: Int, handler: @escaping (ReplicaStreamEvent) -> Void
     ) {
         self.handler = handler
         reader = GRPCFrameReader(maximumMessageBytes: maximumFrameBytes)
         var configuration = HTTPClientConfiguration()
         configuration.http2 = true
+        configuration.tls = tls
         client = HTTPClient(on: loop, configuration: configuration)
+        var metadata: HTTPHeaders = [:]
+        if takesLoad { metadata.set(ReplicaFrame.loadHeader, "\(ReplicaFrame.loadVersion)") }
         exchange = client.start(
-            .grpc(path: Self.path), to: address, body: .stream(length: nil), delegate: self)
+            .grpc(path: Self.path, metadata: metadata), to: address, body: .stream(length: nil),
+            delegate: self)
     }
 
     func write(_ frame: [UInt8]) {

@@ -1,0 +1,5 @@
+public import KVIndexIO
+public import RequestPipeline
+
+/// Routing and sharing know nothing of each other.
+extension SharedLoad: LoadSharing {}
