@@ -100,6 +100,9 @@ public final class PoolMember: Sendable {
     /// to be.
     public var prefillTokensInFlight: Int { prefillTokens.load(ordering: .relaxed) }
 
+    /// The prompts that these tokens are of.
+    public var prefillsInFlightCount: Int { prefills.load(ordering: .relaxed) }
+
     /// The prompt tokens yet to be computed there for this router, and for those that tell it of
     /// theirs.
     public var knownPrefillTokens: Int {
@@ -111,9 +114,6 @@ public final class PoolMember: Sendable {
         peersRequests.store(load.requests, ordering: .relaxed)
         peersTokens.store(load.prefillTokens, ordering: .relaxed)
     }
-
-    /// The prompts that these tokens are of.
-    public var prefillsInFlightCount: Int { prefills.load(ordering: .relaxed) }
 
     /// Counts a prompt's tokens in. ``prefillEnded(tokenCount:)`` must follow once.
     public func prefillStarted(tokenCount: Int) {
