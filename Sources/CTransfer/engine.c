@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -112,6 +113,7 @@ static void run_timers(ct_engine *engine) {
     for (ct_link *node = engine->peers.next; node != &engine->peers; node = node->next) {
         ct_peer_timers(ct_container(node, ct_peer, node), now_ns);
     }
+    ct_pools_timers(engine, now_ns);
     ct_listeners_retry(engine, now_ns);
 }
 
@@ -132,6 +134,11 @@ static void free_closed(ct_engine *engine) {
 }
 
 static int epoll_timeout_ms(const ct_engine *engine) {
+    for (uint32_t i = 0; i < CT_PRIORITIES; i++) {
+        if (!ct_link_is_empty(&engine->moves[i])) {
+            return 0;
+        }
+    }
     if (!ct_link_is_empty(&engine->tasks)) {
         return 0;
     }
@@ -160,6 +167,10 @@ static void close_all(ct_engine *engine) {
             ct_pool_free(engine->regions[i].pool);
         }
     }
+    while (!ct_link_is_empty(&engine->removals)) {
+        ct_link *node = ct_link_pop(&engine->removals);
+        ct_pool_free(ct_container(node, ct_pool, removal_node));
+    }
     free_closed(engine);
 }
 
@@ -183,6 +194,7 @@ static void *progress(void *argument) {
         run_commands(engine);
         run_timers(engine);
         run_tasks(engine);
+        ct_transfers_advance(engine);
         free_closed(engine);
     }
     run_commands(engine);
@@ -197,6 +209,7 @@ static void defaults(ct_engine_params *params) {
         .connections_max = 256,
         .heartbeat_ns = 1000000000,
         .lease_ns = 5000000000,
+        .list_bytes = UINT64_C(64) << 20,
     };
 #define CT_DEFAULT(field) params->field = params->field != 0 ? params->field : standard.field
     CT_DEFAULT(transfers_max);
@@ -204,6 +217,7 @@ static void defaults(ct_engine_params *params) {
     CT_DEFAULT(connections_max);
     CT_DEFAULT(heartbeat_ns);
     CT_DEFAULT(lease_ns);
+    CT_DEFAULT(list_bytes);
 #undef CT_DEFAULT
 }
 
@@ -231,9 +245,14 @@ static void read_boot_id(uint8_t boot_id[16]) {
     }
 }
 
-static void free_events(ct_link *events) {
+static void free_events_locked(ct_link *events) {
     while (!ct_link_is_empty(events)) {
-        free(ct_container(ct_link_pop(events), ct_event_node, node)->allocation);
+        ct_event_node *node = ct_container(ct_link_pop(events), ct_event_node, node);
+        if (node->event.kind == CT_EVENT_TRANSFER) {
+            ct_transfer_recycle_locked(ct_container(node, ct_transfer, result));
+        } else {
+            free(node->allocation);
+        }
     }
 }
 
@@ -247,11 +266,12 @@ static void free_engine(ct_engine *engine) {
             close(fds[i]);
         }
     }
-    free_events(&engine->events);
-    free_events(&engine->polled);
+    free_events_locked(&engine->events);
+    free_events_locked(&engine->polled);
+    ct_arena_close(&engine->lists);
     free(engine->slots);
+    free(engine->transfer_ids);
     free(engine->free_slots);
-    free(engine->cancels);
     pthread_mutex_destroy(&engine->lock);
     free(engine);
 }
@@ -270,6 +290,59 @@ static int start_thread(ct_engine *engine) {
     return error;
 }
 
+static void init(ct_engine *engine, const ct_engine_params *params) {
+    engine->params = *params;
+    engine->timer_ns = UINT64_MAX;
+    engine->streaming_copy = ct_copy_streaming();
+    engine->epoll_fd = -1;
+    engine->wake_fd = -1;
+    engine->event_fd = -1;
+    engine->tcp_listener.fd = -1;
+    engine->local_listener.fd = -1;
+    engine->wake_source.ready = woken;
+    ct_link *lists[] = {
+        &engine->tasks,    &engine->peers,  &engine->servers, &engine->closed_conns,
+        &engine->commands, &engine->events, &engine->polled,  &engine->cancels,
+        &engine->removals};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        ct_link_init(lists[i]);
+    }
+    for (uint32_t i = 0; i < CT_PRIORITIES; i++) {
+        ct_link_init(&engine->moves[i]);
+    }
+    pthread_mutex_init(&engine->lock, NULL);
+    read_boot_id(engine->boot_id);
+}
+
+static int fill_random(void *bytes, size_t count) {
+    return getrandom(bytes, count, 0) == (ssize_t)count;
+}
+
+static ct_status open_resources(ct_engine *engine) {
+    size_t slots = 2 * (size_t)engine->params.transfers_max;
+    engine->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    engine->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    engine->slots = ct_allocate(slots * sizeof(*engine->slots));
+    engine->transfer_ids = ct_allocate(slots * sizeof(*engine->transfer_ids));
+    engine->free_slots = ct_allocate(slots * sizeof(*engine->free_slots));
+    if (engine->epoll_fd < 0 || engine->wake_fd < 0 || engine->event_fd < 0 ||
+        engine->slots == NULL || engine->transfer_ids == NULL || engine->free_slots == NULL ||
+        !fill_random(engine->id.bytes, sizeof(engine->id.bytes)) ||
+        !fill_random(engine->proof, sizeof(engine->proof)) ||
+        ct_engine_watch(engine, &engine->wake_source, engine->wake_fd, EPOLLIN) != CT_OK) {
+        return CT_ENOMEM;
+    }
+    for (size_t i = 0; i < slots; i++) {
+        engine->free_slots[engine->free_slot_count++] = (uint32_t)(slots - 1 - i);
+    }
+    ct_status status = ct_arena_open(&engine->lists, engine->params.list_bytes);
+    if (status != CT_OK) {
+        return status;
+    }
+    return start_thread(engine) == 0 ? CT_OK : CT_ENOMEM;
+}
+
 ct_status ct_engine_create(const ct_engine_params *params, ct_engine **engine_p) {
     ct_engine_params given;
     ct_status status = ct_params_read(params, &given, sizeof(given));
@@ -277,47 +350,23 @@ ct_status ct_engine_create(const ct_engine_params *params, ct_engine **engine_p)
         return status;
     }
     defaults(&given);
-    if (given.transfers_max > CT_TRANSFERS_LIMIT || given.lease_ns <= given.heartbeat_ns) {
+    if (given.transfers_max > CT_TRANSFERS_LIMIT || given.lease_ns <= given.heartbeat_ns ||
+        given.admits_tracers > 1) {
         return CT_EINVAL;
     }
-    ct_engine *engine = calloc(1, sizeof(*engine));
+    ct_engine *engine = ct_allocate(sizeof(*engine));
     if (engine == NULL) {
         return CT_ENOMEM;
     }
-    engine->params = given;
-    engine->timer_ns = UINT64_MAX;
-    engine->streaming_copy = ct_copy_streaming();
-    engine->tcp_listener.fd = -1;
-    engine->local_listener.fd = -1;
-    engine->wake_source.ready = woken;
-    ct_link *lists[] = {
-        &engine->tasks,    &engine->peers,  &engine->servers, &engine->closed_conns,
-        &engine->commands, &engine->events, &engine->polled};
-    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-        ct_link_init(lists[i]);
-    }
-    pthread_mutex_init(&engine->lock, NULL);
-    engine->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    engine->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    engine->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    engine->slots = calloc(given.transfers_max, sizeof(*engine->slots));
-    engine->free_slots = calloc(given.transfers_max, sizeof(*engine->free_slots));
-    engine->cancels = calloc(given.transfers_max, sizeof(*engine->cancels));
-    read_boot_id(engine->boot_id);
-    int is_ready =
-        engine->epoll_fd >= 0 && engine->wake_fd >= 0 && engine->event_fd >= 0 &&
-        engine->slots != NULL && engine->free_slots != NULL && engine->cancels != NULL &&
-        getrandom(engine->id.bytes, sizeof(engine->id.bytes), 0) == sizeof(engine->id.bytes) &&
-        ct_engine_watch(engine, &engine->wake_source, engine->wake_fd, EPOLLIN) == CT_OK;
-    if (is_ready) {
-        for (uint32_t i = 0; i < given.transfers_max; i++) {
-            engine->free_slots[engine->free_slot_count++] = given.transfers_max - 1 - i;
-        }
-        is_ready = start_thread(engine) == 0;
-    }
-    if (!is_ready) {
+    init(engine, &given);
+    status = open_resources(engine);
+    if (status != CT_OK) {
         free_engine(engine);
-        return CT_ENOMEM;
+        return status;
+    }
+    if (given.admits_tracers) {
+        // Where there is no Yama there is nothing to admit.
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
     }
     *engine_p = engine;
     return CT_OK;
@@ -351,14 +400,14 @@ ct_stats ct_engine_stats(ct_engine *engine) {
 }
 
 void ct_engine_poll(ct_engine *engine, ct_event *events, size_t capacity, size_t *count_p) {
-    free_events(&engine->polled);
     size_t count = 0;
     pthread_mutex_lock(&engine->lock);
+    free_events_locked(&engine->polled);
     while (count < capacity && !ct_link_is_empty(&engine->events)) {
         ct_link *link = ct_link_pop(&engine->events);
         ct_event_node *node = ct_container(link, ct_event_node, node);
         if (node->event.kind == CT_EVENT_TRANSFER) {
-            ct_transfer_release_slot_locked(ct_container(node, ct_transfer, result));
+            ct_transfer_polled_locked(ct_container(node, ct_transfer, result));
         } else if (node->event.kind == CT_EVENT_NOTIFICATION) {
             engine->notification_count--;
         }

@@ -3,8 +3,10 @@
 #include <string.h>
 
 #define CT_MAGIC UINT32_C(0x3154434c)  // "LCT1"
-#define CT_HELLO_BYTES 40
-#define CT_REGION_BYTES 32
+#define CT_HELLO_BYTES 64
+#define CT_REGION_BYTES 40
+#define CT_REGION_WITHDRAWN 1u
+#define CT_REGION_REGISTERED 2u
 
 static void put_u32(uint8_t *bytes, uint32_t value) {
     for (int i = 0; i < 4; i++) {
@@ -100,6 +102,8 @@ uint32_t ct_hello_encode(const ct_hello *hello, uint8_t *body) {
     put_u32(body + 4, 0);
     memcpy(body + 8, hello->engine_id.bytes, 16);
     memcpy(body + 24, hello->boot_id, 16);
+    put_u64(body + 40, hello->proof_address);
+    memcpy(body + 48, hello->proof, CT_PROOF_BYTES);
     return CT_HELLO_BYTES;
 }
 
@@ -110,15 +114,20 @@ ct_status ct_hello_decode(const ct_header *header, const uint8_t *body, ct_hello
     hello_p->version = get_u32(body);
     memcpy(hello_p->engine_id.bytes, body + 8, 16);
     memcpy(hello_p->boot_id, body + 24, 16);
+    hello_p->proof_address = get_u64(body + 40);
+    memcpy(hello_p->proof, body + 48, CT_PROOF_BYTES);
     return CT_OK;
 }
 
 uint32_t ct_region_change_encode(const ct_region_change *change, uint8_t *body) {
     put_u32(body, change->region.id);
-    put_u32(body + 4, change->withdrawn);
+    put_u32(
+        body + 4, (change->withdrawn ? CT_REGION_WITHDRAWN : 0) |
+                      (change->registered ? CT_REGION_REGISTERED : 0));
     put_u64(body + 8, change->region.generation);
     put_u64(body + 16, change->region.size_bytes);
     put_u64(body + 24, change->region.block_bytes);
+    put_u64(body + 32, change->address);
     return CT_REGION_BYTES;
 }
 
@@ -127,8 +136,11 @@ ct_status ct_region_change_decode(
     if (header->body_bytes != CT_REGION_BYTES) {
         return CT_EPROTOCOL;
     }
+    uint32_t flags = get_u32(body + 4);
     ct_region_change change = {
-        .withdrawn = get_u32(body + 4),
+        .address = get_u64(body + 32),
+        .withdrawn = flags & CT_REGION_WITHDRAWN,
+        .registered = (flags & CT_REGION_REGISTERED) != 0,
         .region =
             {
                 .id = get_u32(body),
@@ -137,9 +149,12 @@ ct_status ct_region_change_decode(
                 .block_bytes = get_u64(body + 24),
             },
     };
-    if (change.region.id >= CT_REGIONS_MAX || change.withdrawn > 1 ||
+    uint64_t end;
+    if (change.region.id >= CT_REGIONS_MAX ||
+        (flags & ~(CT_REGION_WITHDRAWN | CT_REGION_REGISTERED)) != 0 ||
         change.region.generation == 0 || change.region.block_bytes == 0 ||
-        change.region.size_bytes < change.region.block_bytes) {
+        change.region.size_bytes < change.region.block_bytes ||
+        __builtin_add_overflow(change.address, change.region.size_bytes, &end)) {
         return CT_EPROTOCOL;
     }
     *change_p = change;

@@ -7,11 +7,15 @@
 // The connecting side asks, the listening side answers each request in order on the same connection
 // with the same request number. REGION and READY answer SUBSCRIBE and carry request number 0.
 //
-//   HELLO      body: version u32, zero u32, engine id 16 bytes, boot id 16 bytes
+//   HELLO      body: version u32, zero u32, engine id 16 bytes, boot id 16 bytes, address u64,
+//              proof 16 bytes; the last two are zero but in a WELCOME over the same-host channel:
+//              there the sender's memory holds the proof at the address
 //   WELCOME    answers HELLO; same body
 //   SUBSCRIBE  asks for the region table and every change of it
-//   REGION     body: id u32, withdrawn u32, generation u64, size u64, block size u64; over the
-//              same-host channel a published region carries its file descriptor
+//   REGION     body: id u32, flags u32 (1: withdrawn, 2: the sender has registered it), generation
+//              u64, size u64, block size u64, address u64. Over the same-host channel a published
+//              region carries the descriptor of a file that holds its blocks, unless registered,
+//              and its ledger; only there is the address not zero
 //   READY      the table is complete so far
 //   PING       PONG answers
 //   READ       body: a list of blocks; DATA answers, with their bytes as payload, and behind it
@@ -30,7 +34,8 @@
 
 #pragma GCC visibility push(hidden)
 
-#define CT_PROTOCOL_VERSION 2
+#define CT_PROTOCOL_VERSION 3
+#define CT_PROOF_BYTES 16
 #define CT_LIST_BLOCKS_MAX 2048
 #define CT_HEADER_BYTES 32
 #define CT_LIST_FIXED_BYTES 32
@@ -65,11 +70,15 @@ typedef struct ct_hello {
     uint32_t version;
     ct_engine_id engine_id;
     uint8_t boot_id[16];
+    uint64_t proof_address;
+    uint8_t proof[CT_PROOF_BYTES];
 } ct_hello;
 
 typedef struct ct_region_change {
     ct_region region;
+    uint64_t address;
     uint32_t withdrawn;
+    uint32_t registered;
 } ct_region_change;
 
 typedef struct ct_list {

@@ -13,16 +13,23 @@ static uint64_t ledger_offset(const ct_region *region) {
     return (region->size_bytes + CT_LEDGER_ALIGNMENT - 1) & -(uint64_t)CT_LEDGER_ALIGNMENT;
 }
 
-uint64_t ct_ledger_file_bytes(const ct_region *region) {
+uint64_t ct_ledger_file_bytes(const ct_region *region, int has_blocks) {
     // A number is no more than eight times a block: nothing here overflows.
     if (region->size_bytes > INT64_MAX / 16) {
         return 0;
     }
-    return ledger_offset(region) + sizeof(ct_ledger) + block_count(region) * sizeof(uint64_t);
+    uint64_t numbers = block_count(region) * sizeof(uint64_t);
+    return (has_blocks ? ledger_offset(region) : 0) + sizeof(ct_ledger) + numbers;
 }
 
-ct_ledger *ct_ledger_of(uint8_t *memory, const ct_region *region) {
-    return (ct_ledger *)(void *)(memory + ledger_offset(region));
+ct_ledger *ct_ledger_in(void *file, const ct_region *region, int has_blocks) {
+    uint64_t offset = has_blocks ? ledger_offset(region) : 0;
+    return (ct_ledger *)(void *)((uint8_t *)file + offset);
+}
+
+uint64_t ct_ledger_withdraw(ct_ledger *ledger) {
+    atomic_store(&ledger->is_withdrawn, 1);
+    return atomic_fetch_add(&ledger->epoch, 1) + 1;
 }
 
 uint64_t ct_ledger_renew(ct_ledger *ledger, const uint32_t *blocks, size_t count) {
@@ -41,6 +48,9 @@ int ct_ledger_holds(
     const ct_ledger *ledger, const ct_region *region, const ct_view *view, uint32_t first,
     uint32_t end, uint64_t epoch) {
     atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&ledger->is_withdrawn, memory_order_relaxed)) {
+        return 0;
+    }
     for (uint32_t i = first; i < end; i++) {
         uint64_t number = view->ids != NULL ? view->ids[i] : i;
         for (uint32_t j = 0; j < view->plane_count; j++) {

@@ -38,6 +38,10 @@ static ct_status hello(ct_server *server) {
     server->is_refused = theirs.version != CT_PROTOCOL_VERSION;
     ct_hello ours = {.version = CT_PROTOCOL_VERSION, .engine_id = engine->id};
     memcpy(ours.boot_id, engine->boot_id, sizeof(ours.boot_id));
+    if (server->conn.is_local) {
+        ours.proof_address = (uintptr_t)engine->proof;
+        memcpy(ours.proof, engine->proof, sizeof(ours.proof));
+    }
     ct_header header = {
         .type = CT_FRAME_WELCOME,
         .status = server->is_refused ? CT_EVERSION : CT_OK,
@@ -134,7 +138,7 @@ static ct_status payload(ct_conn *conn) {
 static ct_status deliver(ct_server *server) {
     ct_engine *engine = server->conn.engine;
     size_t bytes = server->conn.header.body_bytes;
-    ct_event_node *node = calloc(1, sizeof(*node) + bytes);
+    ct_event_node *node = ct_allocate(sizeof(*node) + bytes);
     if (node == NULL) {
         return CT_ENOMEM;
     }
@@ -215,6 +219,10 @@ static ct_status send_change(ct_server *server, const ct_region_slot *slot) {
         }
     }
     ct_region_change change = {.region = slot->region, .withdrawn = slot->pool == NULL};
+    if (slot->pool != NULL) {
+        change.registered = slot->pool->is_registered;
+        change.address = conn->is_local ? (uintptr_t)slot->pool->memory : 0;
+    }
     ct_header header = {
         .type = CT_FRAME_REGION,
         .body_bytes = ct_region_change_encode(&change, ct_conn_body(conn)),
@@ -259,7 +267,7 @@ static void adopt(ct_engine *engine, int fd, int is_local) {
     ct_server *server = NULL;
     if (engine->server_count < engine->params.connections_max &&
         (!is_local || ct_socket_is_same_user(fd))) {
-        server = calloc(1, sizeof(*server));
+        server = ct_allocate(sizeof(*server));
     }
     if (server == NULL) {
         close(fd);

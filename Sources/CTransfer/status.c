@@ -18,6 +18,8 @@ const char *ct_path_name(ct_path path) {
         return "memfd";
     case CT_PATH_TCP:
         return "tcp";
+    case CT_PATH_CMA:
+        return "cma";
     default:
         return "none";
     }

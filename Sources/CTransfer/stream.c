@@ -13,7 +13,7 @@ static void closed(ct_conn *conn, ct_status status);
 static const ct_conn_ops ops = {frame, payload, sent, idle, closed};
 
 ct_status ct_stream_create(ct_peer *peer, int fd, int is_local, ct_stream **stream_p) {
-    ct_stream *stream = calloc(1, sizeof(*stream));
+    ct_stream *stream = ct_allocate(sizeof(*stream));
     if (stream == NULL) {
         return CT_ENOMEM;
     }
@@ -88,10 +88,11 @@ static ct_status region(ct_stream *stream) {
     ct_conn *conn = &stream->conn;
     ct_region_change change;
     ct_status status = ct_region_change_decode(&conn->header, conn->body, &change);
-    if (status != CT_OK || !stream->is_subscribed) {
+    if (status != CT_OK || !stream->is_subscribed ||
+        (!conn->is_local && (change.address != 0 || conn->passed_fd >= 0))) {
         return CT_EPROTOCOL;
     }
-    return ct_peer_region_changed(stream->peer, &change, conn->passed_fd);
+    return ct_peer_region_changed(stream, &change, conn->passed_fd);
 }
 
 static ct_status answer(ct_stream *stream) {
@@ -101,7 +102,7 @@ static ct_status answer(ct_stream *stream) {
         return CT_EPROTOCOL;
     }
     if (ct_stream_oldest(stream)->kind == CT_REQUEST_BLOCKS) {
-        return stream->peer->path->answered(stream);
+        return ct_tcp_answered(stream);
     }
     ct_request request = ct_stream_pop(stream);
     if (request.transfer != NULL) {
@@ -130,7 +131,7 @@ static ct_status frame(ct_conn *conn) {
 
 static ct_status payload(ct_conn *conn) {
     ct_stream *stream = stream_of(conn);
-    stream->peer->path->received(stream);
+    ct_tcp_received(stream);
     return CT_OK;
 }
 
@@ -183,9 +184,8 @@ static ct_status idle(ct_conn *conn) {
         ct_stream_send(stream, (ct_header){.type = CT_FRAME_PING}, NULL, ping);
     } else if (peer->streams[0] == stream && !ct_link_is_empty(&peer->notifications)) {
         send_notification(stream);
-    } else if (peer->state == CT_PEER_UP && stream != peer->channel &&
-               peer->path->request != NULL) {
-        peer->path->request(stream);
+    } else if (peer->state == CT_PEER_UP && stream != peer->channel) {
+        ct_tcp_request(stream);
     }
     return CT_OK;
 }

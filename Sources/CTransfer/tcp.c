@@ -1,77 +1,105 @@
 // Any two machines: blocks travel in the frames of one or more sockets, gathered from and scattered
 // to block memory by the kernel. A transfer is cut into requests, each of which names its remote
 // blocks; a stream keeps several under way.
+#include <stdio.h>
+
 #include "engine.h"
 
 // Bytes that one request asks for or carries, unless a single block is larger. Larger requests cost
 // nothing in system calls and much in caches.
 #define CT_REQUEST_BYTES (1u << 20)
 
-static ct_status open_streams(ct_peer *peer) {
+static int capability(const ct_engine *engine, char *reason, size_t capacity) {
+    (void)engine;
+    snprintf(reason, capacity, "possible with every peer");
+    return 1;
+}
+
+static ct_status probe(ct_peer *peer, char *reason, size_t capacity) {
+    int waits = 0;
     for (uint32_t i = 1; i < peer->stream_count; i++) {
-        ct_status status = ct_peer_open_stream(
-            peer, (const struct sockaddr *)&peer->address, peer->address_bytes, &peer->streams[i]);
-        if (status != CT_OK) {
-            return status;
+        if (peer->streams[i] == NULL) {
+            ct_status status = ct_peer_open_stream(
+                peer, (const struct sockaddr *)&peer->address, peer->address_bytes,
+                &peer->streams[i]);
+            if (status != CT_OK) {
+                snprintf(reason, capacity, "no socket for stream %u", i);
+                return status;
+            }
         }
+        waits |= !peer->streams[i]->is_welcomed;
     }
-    if (peer->stream_count == 1) {
-        ct_stream_subscribe(peer->streams[0]);
-    }
-    return CT_OK;
+    return waits ? CT_EAGAIN : CT_OK;
 }
 
-static void welcomed(ct_peer *peer, ct_stream *stream) {
-    (void)stream;
-    for (uint32_t i = 0; i < peer->stream_count; i++) {
-        if (!peer->streams[i]->is_welcomed) {
-            return;
-        }
-    }
-    ct_stream_subscribe(peer->streams[0]);
-}
-
-static ct_status region_added(ct_peer *peer, uint32_t region_id, int fd) {
+static int reaches(const ct_peer *peer, uint32_t region_id) {
     (void)peer;
     (void)region_id;
-    return fd < 0 ? CT_OK : CT_EPROTOCOL;
+    return 1;
 }
 
-static void region_removed(ct_peer *peer, uint32_t region_id) {
-    (void)peer;
-    (void)region_id;
-}
-
-static void start(ct_transfer *transfer) {
-    ct_link_append(&transfer->peer->queue, &transfer->path_node);
+static void begin(ct_transfer *transfer) {
+    transfer->next_block = 0;
+    ct_link_append(&transfer->peer->queues[transfer->rank], &transfer->path_node);
     ct_peer_wake(transfer->peer);
 }
 
-static int stop(ct_transfer *transfer) {
+static int cancel(ct_transfer *transfer) {
     ct_link_remove(&transfer->path_node);
     if (transfer->operation == CT_WRITE) {
         return transfer->outstanding == 0;
     }
     for (uint32_t i = 0; i < transfer->peer->stream_count; i++) {
-        ct_stream_forget(transfer->peer->streams[i], transfer);
+        if (transfer->peer->streams[i] != NULL) {
+            ct_stream_forget(transfer->peer->streams[i], transfer);
+        }
     }
     return 1;
 }
 
-static uint32_t request_blocks(const ct_transfer *transfer) {
-    uint64_t count = CT_REQUEST_BYTES / transfer->block_bytes;
-    count = count < 1 ? 1 : count > CT_LIST_BLOCKS_MAX ? CT_LIST_BLOCKS_MAX : count;
-    uint32_t left = transfer->block_count - transfer->next_block;
-    return count < left ? (uint32_t)count : left;
+static void end(ct_peer *peer) {
+    (void)peer;
 }
 
-static void request(ct_stream *stream) {
-    ct_peer *peer = stream->peer;
-    if (ct_link_is_empty(&peer->queue)) {
+// The transfer to go on with; NULL: none. Those of equal priority take turns, so that a small one
+// does not wait for a large one.
+static ct_transfer *next_transfer(ct_peer *peer) {
+    for (uint32_t i = 0; i < CT_PRIORITIES; i++) {
+        if (!ct_link_is_empty(&peer->queues[i])) {
+            return ct_container(ct_link_pop(&peer->queues[i]), ct_transfer, path_node);
+        }
+    }
+    return NULL;
+}
+
+// Moves on to the first block that neither a request nor another path has covered.
+static void skip_done(ct_transfer *transfer) {
+    while (transfer->next_block < transfer->block_count &&
+           ct_transfer_is_done(transfer, transfer->next_block)) {
+        transfer->next_block++;
+    }
+}
+
+// How many blocks the next request covers.
+static uint32_t request_blocks(const ct_transfer *transfer) {
+    uint64_t most = CT_REQUEST_BYTES / transfer->block_bytes;
+    most = most < 1 ? 1 : most > CT_LIST_BLOCKS_MAX ? CT_LIST_BLOCKS_MAX : most;
+    uint32_t left = transfer->block_count - transfer->next_block;
+    uint32_t end = transfer->next_block + (most < left ? (uint32_t)most : left);
+    uint32_t block = transfer->next_block;
+    while (block < end && !ct_transfer_is_done(transfer, block)) {
+        block++;
+    }
+    return block - transfer->next_block;
+}
+
+void ct_tcp_request(ct_stream *stream) {
+    ct_transfer *transfer = next_transfer(stream->peer);
+    if (transfer == NULL) {
         return;
     }
-    // Transfers take turns, so that a small one does not wait for a large one.
-    ct_transfer *transfer = ct_container(ct_link_pop(&peer->queue), ct_transfer, path_node);
+    ct_transfer_posted(transfer);
+    skip_done(transfer);
     uint32_t first = transfer->next_block;
     uint32_t count = request_blocks(transfer);
     uint64_t bytes = count * transfer->block_bytes;
@@ -95,8 +123,9 @@ static void request(ct_stream *stream) {
     ct_stream_send(stream, header, &cursor, request);
     transfer->next_block += count;
     transfer->outstanding++;
+    skip_done(transfer);
     if (transfer->next_block < transfer->block_count) {
-        ct_link_append(&peer->queue, &transfer->path_node);
+        ct_link_append(&stream->peer->queues[transfer->rank], &transfer->path_node);
     }
 }
 
@@ -122,7 +151,7 @@ static void complete(ct_stream *stream, ct_status status) {
     }
 }
 
-static ct_status answered(ct_stream *stream) {
+ct_status ct_tcp_answered(ct_stream *stream) {
     const ct_header *header = &stream->conn.header;
     const ct_request *request = ct_stream_oldest(stream);
     uint64_t expected_bytes = header->status == CT_OK ? request->payload_bytes : 0;
@@ -141,7 +170,7 @@ static ct_status answered(ct_stream *stream) {
 }
 
 // The bytes are in, but may be those of another use of the blocks: the peer has the last word.
-static void received(ct_stream *stream) {
+void ct_tcp_received(ct_stream *stream) {
     ct_request *request = ct_stream_oldest(stream);
     request->answer = CT_FRAME_DONE;
     request->payload_bytes = 0;
@@ -149,13 +178,10 @@ static void received(ct_stream *stream) {
 
 const ct_path_ops ct_tcp_ops = {
     .path = CT_PATH_TCP,
-    .open = open_streams,
-    .welcomed = welcomed,
-    .region_added = region_added,
-    .region_removed = region_removed,
-    .start = start,
-    .stop = stop,
-    .request = request,
-    .answered = answered,
-    .received = received,
+    .capability = capability,
+    .probe = probe,
+    .reaches = reaches,
+    .begin = begin,
+    .cancel = cancel,
+    .end = end,
 };

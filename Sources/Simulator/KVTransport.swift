@@ -211,6 +211,8 @@ final class KVTransport {
                 }
                 peers[peer.key] = nil
                 for operation in peer.waiting { fail(operation, error) }
+            case .regionGone:
+                break  // all its memory is in pools
             }
         }
     }

@@ -54,7 +54,7 @@ public enum LatencyConstants {
     /// The bandwidth that a transfer is timed by.
     public static func bandwidth(of path: TransferPath) -> Constant {
         switch path {
-        case .memfd: sharedMemoryBandwidth
+        case .memfd, .cma: sharedMemoryBandwidth
         case .tcp: tcpBandwidth
         }
     }

@@ -36,6 +36,27 @@ public final class KVRegion: Sendable {
         self.blockByteCount = blockByteCount
     }
 
+    /// Registers memory of the caller, such as a tensor of an engine, and publishes it to every
+    /// peer. It stays mapped until `.regionGone`, which follows the release of the region.
+    ///
+    /// - Throws: `invalidArgument` for sizes that are not positive, `outOfMemory`, or `queueFull`
+    ///   when the engine has 64 regions.
+    public init(
+        on engine: TransferEngine, over memory: UnsafeMutableRawBufferPointer, blockByteCount: Int
+    ) throws(TransferError) {
+        guard blockByteCount > 0, let base = memory.baseAddress else { throw .invalidArgument }
+        var pool: OpaquePointer?
+        try TransferError.check(
+            ct_region_add(
+                engine.handle, base, UInt64(memory.count), UInt64(blockByteCount), &pool))
+        guard let pool else { throw .outOfMemory }
+        self.engine = engine
+        self.handle = pool
+        self.base = base
+        self.blockCount = memory.count / blockByteCount
+        self.blockByteCount = blockByteCount
+    }
+
     deinit {
         ct_pool_release(handle)
     }

@@ -146,6 +146,7 @@ public final class TransferEngine: Sendable {
             switch path {
             case .memfd: stats.paths.1
             case .tcp: stats.paths.2
+            case .cma: stats.paths.3
             }
         return PathStatistics(
             transfers: counters.transfers, failedTransfers: counters.failed_transfers,

@@ -25,12 +25,16 @@ public enum TransferError: Error, Hashable, Sendable, CaseIterable {
     case cancelled
     /// No path to the peer is both allowed and possible.
     case pathForbidden
+    /// The system does not permit it.
+    case notPermitted
     /// The peer speaks another version of the protocol.
     case versionMismatch
     /// The peer sent a frame that is not valid.
     case protocolViolation
     /// The listening address is in use or not of this machine.
     case addressUnavailable
+    /// A region's memory is not mapped, or of a kind that the path cannot reach.
+    case memoryFault
 
     private var status: ct_status {
         let name =
@@ -46,9 +50,11 @@ public enum TransferError: Error, Hashable, Sendable, CaseIterable {
             case .deadlineExceeded: CT_ETIMEDOUT
             case .cancelled: CT_ECANCELED
             case .pathForbidden: CT_EPOLICY
+            case .notPermitted: CT_EPERM
             case .versionMismatch: CT_EVERSION
             case .protocolViolation: CT_EPROTOCOL
             case .addressUnavailable: CT_EADDRESS
+            case .memoryFault: CT_EFAULT
             }
         return ct_status(name)
     }

@@ -57,12 +57,15 @@ public struct EngineID: Hashable, Sendable, CustomStringConvertible {
 public enum TransferPath: String, Hashable, Sendable, CaseIterable {
     /// Same host: the initiator maps the peer's pool and copies.
     case memfd
+    /// Same host: the kernel copies between the two processes' memory.
+    case cma
     /// Scatter and gather over sockets.
     case tcp
 
     var cValue: ct_path {
         switch self {
         case .memfd: ct_path(CT_PATH_MEMFD)
+        case .cma: ct_path(CT_PATH_CMA)
         case .tcp: ct_path(CT_PATH_TCP)
         }
     }
@@ -102,6 +105,8 @@ public enum TransferEvent: Hashable, Sendable {
     /// A connect failed or a peer was lost. Its transfers are final. It does not come back: connect
     /// again.
     case peerDown(PeerID, TransferError)
+    /// A region over the caller's memory was released, and nothing touches that any more.
+    case regionGone(RemoteRegion)
 
     init(_ event: ct_event) {
         switch event.kind {
@@ -133,6 +138,8 @@ public enum TransferEvent: Hashable, Sendable {
                 preconditionFailure("a peer went down without a reason")
             }
             self = .peerDown(PeerID(value: event.peer_id), error)
+        case ct_event_kind(CT_EVENT_REGION_GONE):
+            self = .regionGone(RemoteRegion(event.region))
         default:
             preconditionFailure("CTransfer delivered an event of kind \(event.kind)")
         }

@@ -89,7 +89,7 @@ struct SimCommand: AsyncParsableCommand {
     @Option(help: "The port where other engines pull KV blocks; 0 takes a free one.")
     var kvTransferPort: UInt16 = 0
 
-    @Option(help: "The path that a pull must take: memfd or tcp; default: the best there is.")
+    @Option(help: "The path that a pull must take: memfd, cma or tcp; default: the best.")
     var kvTransferPath: TransferPath?
 
     @Option(help: "Prompt tokens per second, instead of the published figure.")

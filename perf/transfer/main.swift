@@ -159,7 +159,7 @@ func measureTransfers(to address: SocketAddress, floorPort: UInt16) throws {
             }
             let floor = {
                 switch path {
-                case .memfd:
+                case .memfd, .cma:
                     ctf_copy(
                         localMemory, blocks.local, other[0].baseAddress, blocks.remote,
                         shape.count, shape.byteCount)

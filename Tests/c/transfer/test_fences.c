@@ -414,7 +414,7 @@ static void late_answer(void) {
 }
 
 int main(void) {
-    for (ct_path path = CT_PATH_MEMFD; path <= CT_PATH_TCP; path++) {
+    for (ct_path path = CT_PATH_MEMFD; path < CT_PATH_COUNT; path++) {
         epochs(path);
     }
     read_over_memfd();

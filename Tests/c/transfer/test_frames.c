@@ -566,11 +566,11 @@ static void pass_memfd(off_t bytes, int seals, ct_status expected) {
 }
 
 static void passed_memfds(void) {
-    // Eight blocks, and a number for each and for the epoch.
-    enum { BYTES = 8192 + 9 * 8 };
+    // Eight blocks, a number for each, the epoch and whether all is withdrawn.
+    enum { BYTES = 8192 + 10 * 8 };
     pass_memfd(BYTES, F_SEAL_SHRINK, CT_OK);
-    pass_memfd(BYTES, F_SEAL_GROW, CT_EPOLICY);
-    pass_memfd(BYTES - 1, F_SEAL_SHRINK, CT_EPOLICY);
+    pass_memfd(BYTES, F_SEAL_GROW, CT_EPROTOCOL);
+    pass_memfd(BYTES - 1, F_SEAL_SHRINK, CT_EPROTOCOL);
 }
 
 static void bad_servers(void) {
@@ -607,8 +607,16 @@ static void bad_servers(void) {
     bad_answer(
         (ct_header){.type = CT_FRAME_DATA, .request = 1, .payload_bytes = 4096}, NULL,
         CT_EPROTOCOL);
-    uint8_t zeros[32] = {0};
-    bad_answer((ct_header){.type = CT_FRAME_REGION, .body_bytes = 32}, zeros, CT_EPROTOCOL);
+    uint8_t zeros[40] = {0};
+    bad_answer((ct_header){.type = CT_FRAME_REGION, .body_bytes = 40}, zeros, CT_EPROTOCOL);
+    // An address is for the same-host channel alone.
+    uint8_t body[CT_BODY_MAX_BYTES];
+    ct_region_change change = {
+        .region = {.generation = 4, .size_bytes = 8192, .block_bytes = 1024}, .address = 4096};
+    bad_answer(
+        (ct_header){
+            .type = CT_FRAME_REGION, .body_bytes = ct_region_change_encode(&change, body)},
+        body, CT_EPROTOCOL);
 }
 
 int main(void) {

@@ -391,7 +391,7 @@ int main(int count, char **arguments) {
         return write_and_stop(arguments[2]);
     }
     random_begin();
-    for (ct_path path = CT_PATH_MEMFD; path <= CT_PATH_TCP; path++) {
+    for (ct_path path = CT_PATH_MEMFD; path < CT_PATH_COUNT; path++) {
         read_and_write(path);
         killed(path, CT_READ);
         killed(path, CT_WRITE);

@@ -469,7 +469,7 @@ static void addresses(void) {
 
 int main(void) {
     random_begin();
-    for (ct_path path = CT_PATH_MEMFD; path <= CT_PATH_TCP; path++) {
+    for (ct_path path = CT_PATH_MEMFD; path < CT_PATH_COUNT; path++) {
         printf("over %s\n", ct_path_name(path));
         fflush(stdout);
         random_lists(path, 1, 12);
