@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import KVIndex
 import KVIndexIO
 import LoopbackSupport
 import Net
