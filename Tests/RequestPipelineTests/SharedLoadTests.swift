@@ -56,7 +56,7 @@ private final class Estimate: OutputEstimate {
         let shared = SharedLoad(pool: fixture.pool, flow: FlowController(pool: fixture.pool))
         _ = shared.endpointsInFlight()
         for (busy, expected) in [("a", "b"), ("b", "a")] {
-            shared.show(["a": .none, "b": .none, busy: InFlightLoad(requests: 20)])
+            shared.show([expected: .none, busy: InFlightLoad(requests: 20)])
             for _ in 0..<5 {
                 let (session, step) = fixture.step(#"{"model":"m","prompt":"hello"}"#)
                 #expect(step.decision?.endpoint.server.name == expected)
