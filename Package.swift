@@ -260,7 +260,9 @@ let package = Package(
         tests(
             of: "Sidecar", ["Core", "LoopbackSupport", "Net", "Scan", "Telemetry"], fixtures: true),
         tests(
-            of: "Simulator", ["Core", "Hashing", "Messaging", "Net", "Transfer"], fixtures: true),
+            of: "Simulator",
+            ["Core", "Hashing", "LoopbackSupport", "Messaging", "Net", "Transfer"],
+            fixtures: true),
         tests(of: "Stack", ["Core"]),
         tests(of: "Telemetry", [logging]),
         tests(of: "Transfer", ["Core"]),

@@ -18,16 +18,21 @@ struct BodyIntake {
     private let maximumBytes: Int
     private let contentLength: Int?
     private let scanner: JSONScanner?
+    private let api: RequestAPI?
+    private let headers: any HeaderLookup
+    private let router: Router
     private var following: PromptFollowing?
     private var unread: [UInt8] = []
+    private var isLong = false
 
     /// Awaits the body of a request of `api`; nil: of one that will be refused.
     init(of api: RequestAPI?, headers: any HeaderLookup, router: Router) {
         contentLength = headers.value(ofHeader: "content-length").flatMap { Int($0) }
         maximumBytes = router.configuration.maximumBodyBytes
         let expected = min(max(contentLength ?? 0, 0), maximumBytes)
-        following = PromptFollowing(
-            of: api, headers: headers, expectedBytes: expected, router: router)
+        self.api = api
+        self.headers = headers
+        self.router = router
         if api == .opaque {
             scanner = nil
             unread.reserveCapacity(expected)
@@ -50,10 +55,23 @@ struct BodyIntake {
         guard let scanner else { return unread.append(contentsOf: bytes) }
         do {
             try scanner.feed(bytes)
-            following?.advance(scanner)
+            follow(scanner)
         } catch {
             throw .malformedJSON(error)
         }
+    }
+
+    /// Gives producers what is there of the prompt, if it is long.
+    private mutating func follow(_ scanner: JSONScanner) {
+        guard byteCount >= PromptFollowing.minimumBytes else { return }
+        // The first piece that makes it long.
+        if !isLong {
+            isLong = true
+            following = PromptFollowing(
+                of: api, headers: headers, expectedBytes: max(contentLength ?? 0, byteCount),
+                router: router)
+        }
+        following?.advance(scanner)
     }
 
     /// The body is complete: hands it over.

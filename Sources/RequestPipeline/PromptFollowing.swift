@@ -45,8 +45,8 @@ struct PromptFollowing {
         case givenUp
     }
 
-    /// Shorter prompts are dealt with at the end.
-    private static let minimumBytes = 16 << 10
+    /// Shorter bodies are read at the end.
+    static let minimumBytes = 16 << 10
     /// Token ids that are read at a time.
     private static let roomCount = 4096
 
@@ -93,7 +93,6 @@ struct PromptFollowing {
     /// More of the body is there.
     mutating func advance(_ scanner: JSONScanner) {
         if case .givenUp = state { return }
-        guard scanner.bytes.count >= Self.minimumBytes else { return }
         repeat {
             decide()
             giveText(scanner)

@@ -47,17 +47,16 @@ extension Router {
         switch parsed.prompt {
         case .tokens(let ids): request.tokens = ids
         case .followed(let count, let value):
-            request.setTokens(count: count) {
+            request.setFollowed(followed?.works ?? [], tokenCount: count) {
                 var ids: [UInt32] = []
                 // They were read once without a fault.
                 try? value.tokenIDs(into: &ids)
                 return ids
             }
-            request.setPromptWorks(followed?.works ?? [])
         case .text(let ranges):
             request.promptText = PromptText(body: document.bytes, ranges: ranges)
             if let followed, followed.isText(at: ranges) {
-                request.setPromptWorks(followed.works)
+                request.setFollowed(followed.works)
             }
             if scheduler.needsTokens {
                 read.renderBody = api.renderBody(document, body: read.body, model: choice.target)

@@ -79,19 +79,16 @@ public struct SchedulingRequest {
     /// Of a prompt that was followed they are read from the body when they are asked for. Setting
     /// them forgets what was done on another prompt.
     public var tokens: [UInt32] {
-        get { tokenReader?() ?? knownTokens }
+        get { done?.readTokens() ?? knownTokens }
         set {
             knownTokens = newValue
-            tokenCount = newValue.count
-            tokenReader = nil
-            promptWorks = []
+            done = nil
         }
     }
     /// How many token ids ``tokens`` has; costs nothing.
-    public private(set) var tokenCount: Int
+    public var tokenCount: Int { done?.tokenCount ?? knownTokens.count }
     private var knownTokens: [UInt32]
-    private var tokenReader: (() -> [UInt32])?
-    private var promptWorks: [(producer: String, work: any PromptWork)] = []
+    private var done: DoneOnPrompt?
     /// The tokens of the prompt, estimated if `tokens` is empty.
     public var promptTokenCount: Int
     /// What else tells prompts apart in the prefix cache (`cache_salt`).
@@ -126,7 +123,6 @@ public struct SchedulingRequest {
         self.targetModel = targetModel ?? model
         self.headers = headers
         knownTokens = tokens
-        tokenCount = tokens.count
         self.promptTokenCount = promptTokenCount ?? tokens.count
         self.cacheSalt = cacheSalt
         self.promptText = promptText
@@ -135,19 +131,16 @@ public struct SchedulingRequest {
 
     /// What a producer did on the prompt while it came; nil if nothing, or it was another prompt.
     public func promptWork(of producer: String) -> (any PromptWork)? {
-        promptWorks.first { $0.producer == producer }?.work
+        done?.works.first { $0.producer == producer }?.work
     }
 
-    /// The prompt has so many token ids, which `read` reads. The producers have seen them.
-    package mutating func setTokens(count: Int, read: @escaping () -> [UInt32]) {
-        tokens = []
-        tokenCount = count
-        tokenReader = read
-    }
-
-    /// What producers did on the prompt that is set.
-    package mutating func setPromptWorks(_ works: [(producer: String, work: any PromptWork)]) {
-        promptWorks = works
+    /// Producers have dealt with the prompt while it came. It is a text, or has so many token ids,
+    /// which `readTokens` reads.
+    package mutating func setFollowed(
+        _ works: [(producer: String, work: any PromptWork)], tokenCount: Int = 0,
+        readTokens: @escaping () -> [UInt32] = { [] }
+    ) {
+        done = DoneOnPrompt(works: works, tokenCount: tokenCount, readTokens: readTokens)
     }
 
     /// The name of the request's objective, if it names one.
@@ -176,6 +169,22 @@ public struct SchedulingRequest {
                 .badRequest("The header \(names.0) must be milliseconds above 0, not '\(text)'."))
         }
         return .nanoseconds(Int64(value * 1e6))
+    }
+}
+
+/// What was done on a prompt while it came. An object, so that requests are copied quickly.
+private final class DoneOnPrompt {
+    let works: [(producer: String, work: any PromptWork)]
+    let tokenCount: Int
+    let readTokens: () -> [UInt32]
+
+    init(
+        works: [(producer: String, work: any PromptWork)], tokenCount: Int,
+        readTokens: @escaping () -> [UInt32]
+    ) {
+        self.works = works
+        self.tokenCount = tokenCount
+        self.readTokens = readTokens
     }
 }
 

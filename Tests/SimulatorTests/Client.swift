@@ -1,5 +1,6 @@
 import Core
 import Foundation
+import LoopbackSupport
 import Net
 import Simulator
 import Synchronization
@@ -21,6 +22,7 @@ final class Harness: Sendable {
     ) async throws -> SimulatorServer {
         var configuration = SimulatorConfiguration()
         configuration.address.port = 0
+        configuration.transferAddress = .ownLoopback()
         configuration.model = "tiny-llama"
         configuration.blockCount = 512
         configuration.blockByteCount = 16 << 10
