@@ -165,7 +165,7 @@ let package = Package(
         .executableTarget(
             name: "perf-transfer",
             dependencies: ["CTransferFloor", "Core", "PerfSupport", "Transfer"],
-            path: "perf/transfer", exclude: ["floor"], swiftSettings: strict),
+            path: "perf/transfer", exclude: ["floor", "nixl_peer.py"], swiftSettings: strict),
         .target(
             name: "CExtProcEnds", dependencies: ["CNGHTTP2"], path: "perf/router/ends",
             cSettings: cSettings),

@@ -1,4 +1,4 @@
-// Connecting to a peer: who it is, which paths there are, its loss, and coming back.
+// Connecting to a peer: who it is, and which paths there are.
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -26,18 +26,7 @@ static ct_status check(const ct_connect_params *params) {
     return CT_OK;
 }
 
-static uint64_t times(uint64_t value, uint64_t factor) {
-    uint64_t product;
-    return __builtin_mul_overflow(value, factor, &product) ? UINT64_MAX : product;
-}
-
-static uint64_t later(uint64_t now_ns, uint64_t wait_ns) {
-    uint64_t at_ns;
-    return __builtin_add_overflow(now_ns, wait_ns, &at_ns) ? UINT64_MAX : at_ns;
-}
-
-// Has the events ready that report the peer up and down, so that reporting cannot fail.
-static int prepare_events(ct_peer *peer) {
+int ct_peer_prepare_events(ct_peer *peer) {
     ct_event_node **events[] = {&peer->up_event, &peer->down_event};
     for (int i = 0; i < 2; i++) {
         if (*events[i] == NULL) {
@@ -76,7 +65,7 @@ ct_status ct_peer_connect(
         return status;
     }
     ct_peer *peer = ct_allocate(sizeof(*peer));
-    if (peer == NULL || !prepare_events(peer)) {
+    if (peer == NULL || !ct_peer_prepare_events(peer)) {
         free_peer(peer);
         return CT_ENOMEM;
     }
@@ -93,7 +82,7 @@ ct_status ct_peer_connect(
     peer->reconnect_ns = given.reconnect_ns;
     peer->reconnect_max_ns = given.reconnect_max_ns != 0
                                  ? given.reconnect_max_ns
-                                 : times(given.reconnect_ns, CT_DEFAULT_BACKOFF);
+                                 : ct_time_times(given.reconnect_ns, CT_DEFAULT_BACKOFF);
     peer->process_fd = -1;
     ct_link_init(&peer->node);
     ct_link_init(&peer->transfers);
@@ -109,14 +98,13 @@ ct_status ct_peer_connect(
     return CT_OK;
 }
 
-static void set_reason(ct_peer *peer, ct_path path, const char *reason) {
+void ct_peer_set_reason(ct_peer *peer, ct_path path, const char *reason) {
     pthread_mutex_lock(&peer->engine->lock);
     snprintf(peer->reasons[path], sizeof(peer->reasons[path]), "%s", reason);
     pthread_mutex_unlock(&peer->engine->lock);
 }
 
-// Tells callers how the peer is reached now.
-static void update_info(ct_peer *peer) {
+void ct_peer_update_info(ct_peer *peer) {
     ct_path first = CT_PATH_NONE;
     for (size_t i = 0; ct_paths[i] != NULL && first == CT_PATH_NONE; i++) {
         first = peer->ready_paths & CT_PATH_MASK(ct_paths[i]->path) ? ct_paths[i]->path : first;
@@ -129,8 +117,7 @@ static void update_info(ct_peer *peer) {
     pthread_mutex_unlock(&peer->engine->lock);
 }
 
-// Queues an event about the peer, unless its owner has gone.
-static void report(ct_peer *peer, ct_event_node **event_p, ct_event event) {
+void ct_peer_report(ct_peer *peer, ct_event_node **event_p, ct_event event) {
     ct_event_node *node = *event_p;
     *event_p = NULL;
     peer->told = event.kind;
@@ -144,18 +131,17 @@ static void report(ct_peer *peer, ct_event_node **event_p, ct_event event) {
     pthread_mutex_unlock(&peer->engine->lock);
 }
 
-// ---- Coming up ----
-
-static void begin_attempt(ct_peer *peer) {
+void ct_peer_attempt(ct_peer *peer) {
     peer->state = CT_PEER_CONNECTING;
-    peer->deadline_ns = later(ct_now_ns(), peer->timeout_ns);
+    peer->deadline_ns = ct_time_after(ct_now_ns(), peer->timeout_ns);
     peer->probing_paths = 0;
     peer->has_tried_channel = 0;
     memset(peer->lost_paths, 0, sizeof(peer->lost_paths));
     for (size_t i = 0; ct_paths[i] != NULL; i++) {
         ct_path path = ct_paths[i]->path;
         int is_allowed = peer->allowed_paths & CT_PATH_MASK(path) ? 1 : 0;
-        set_reason(peer, path, is_allowed ? "not connected yet" : "not allowed for this peer");
+        ct_peer_set_reason(
+            peer, path, is_allowed ? "not connected yet" : "not allowed for this peer");
     }
     ct_engine_arm(peer->engine, peer->deadline_ns);
     ct_status status = ct_peer_open_stream(
@@ -169,7 +155,7 @@ static void run_connect(ct_command *command) {
     ct_peer *peer = ct_container(command, ct_peer, connect);
     ct_link_append(&peer->engine->peers, &peer->node);
     peer->retry_wait_ns = peer->reconnect_ns;
-    begin_attempt(peer);
+    ct_peer_attempt(peer);
 }
 
 static void run_release(ct_command *command) {
@@ -211,14 +197,6 @@ ct_status ct_peer_open_stream(
     return status;
 }
 
-static void close_stream(ct_stream **stream_p, ct_status status) {
-    ct_stream *stream = *stream_p;
-    *stream_p = NULL;
-    if (stream != NULL) {
-        ct_conn_close(&stream->conn, status);
-    }
-}
-
 static int uses_channel(uint32_t paths) {
     for (size_t i = 0; ct_paths[i] != NULL; i++) {
         if (ct_paths[i]->uses_channel && (paths & CT_PATH_MASK(ct_paths[i]->path))) {
@@ -231,14 +209,13 @@ static int uses_channel(uint32_t paths) {
 // Asks for the region table where it brings most.
 static void subscribe(ct_peer *peer) {
     if (!uses_channel(peer->ready_paths)) {
-        close_stream(&peer->channel, CT_ECANCELED);
+        ct_stream_end(&peer->channel, CT_ECANCELED);
         peer->has_channel = 0;
     }
     ct_stream_subscribe(peer->has_channel ? peer->channel : peer->streams[0]);
 }
 
-// Asks the paths that have not given their last word.
-static void probe_paths(ct_peer *peer) {
+void ct_peer_probe_paths(ct_peer *peer) {
     for (size_t i = 0; ct_paths[i] != NULL; i++) {
         ct_path path = ct_paths[i]->path;
         if (!(peer->probing_paths & CT_PATH_MASK(path))) {
@@ -254,7 +231,7 @@ static void probe_paths(ct_peer *peer) {
         if (status != CT_OK) {
             ct_paths[i]->end(peer);
         }
-        set_reason(peer, path, reason);
+        ct_peer_set_reason(peer, path, reason);
     }
     if (peer->probing_paths != 0) {
         return;
@@ -285,7 +262,7 @@ ct_status ct_peer_welcomed(ct_stream *stream, const ct_hello *hello) {
         peer->has_channel = 1;
         peer->channel_hello = *hello;
     }
-    probe_paths(peer);
+    ct_peer_probe_paths(peer);
     return CT_OK;
 }
 
@@ -296,8 +273,8 @@ void ct_peer_ready(ct_peer *peer) {
     }
     peer->state = CT_PEER_UP;
     peer->retry_wait_ns = peer->reconnect_ns;
-    update_info(peer);
-    report(
+    ct_peer_update_info(peer);
+    ct_peer_report(
         peer, &peer->up_event, (ct_event){.kind = CT_EVENT_PEER_UP, .path = peer->info.path});
     ct_engine_arm(peer->engine, ct_now_ns());
     ct_link waiting;
@@ -307,182 +284,4 @@ void ct_peer_ready(ct_peer *peer) {
         ct_link_append(&peer->transfers, node);
         ct_transfer_begin(ct_container(node, ct_transfer, peer_node));
     }
-}
-
-// ---- Going down ----
-
-// Whether another attempt may end otherwise.
-static int is_worth_retrying(ct_status status) {
-    return status != CT_ECANCELED && status != CT_ESTALE && status != CT_EVERSION &&
-           status != CT_EPOLICY;
-}
-
-static void plan_retry(ct_peer *peer) {
-    peer->retry_ns = later(ct_now_ns(), peer->retry_wait_ns);
-    uint64_t wait_ns = times(peer->retry_wait_ns, 2);
-    peer->retry_wait_ns = wait_ns < peer->reconnect_max_ns ? wait_ns : peer->reconnect_max_ns;
-    ct_engine_arm(peer->engine, peer->retry_ns);
-}
-
-static void retry(ct_peer *peer) {
-    ct_engine *engine = peer->engine;
-    peer->retry_ns = 0;
-    if (!prepare_events(peer)) {
-        plan_retry(peer);
-        return;
-    }
-    pthread_mutex_lock(&engine->lock);
-    engine->stats.reconnects++;
-    pthread_mutex_unlock(&engine->lock);
-    begin_attempt(peer);
-}
-
-static void end_paths(ct_peer *peer) {
-    peer->ready_paths = 0;
-    peer->probing_paths = 0;
-    peer->has_channel = 0;
-    for (size_t i = 0; ct_paths[i] != NULL; i++) {
-        ct_paths[i]->end(peer);
-        // Where no path was found, each has said why.
-        if (peer->down_status != CT_EPOLICY &&
-            (peer->allowed_paths & CT_PATH_MASK(ct_paths[i]->path))) {
-            set_reason(peer, ct_paths[i]->path, ct_status_message(peer->down_status));
-        }
-    }
-}
-
-void ct_peer_down(ct_peer *peer, ct_status status) {
-    if (peer->state == CT_PEER_DOWN) {
-        return;
-    }
-    peer->state = CT_PEER_DOWN;
-    peer->down_status = status;
-    for (ct_link *node = peer->transfers.next; node != &peer->transfers; node = node->next) {
-        ct_transfer *transfer = ct_container(node, ct_transfer, peer_node);
-        if (transfer->phase == CT_PHASE_MOVING) {
-            transfer->path->cancel(transfer);
-        }
-    }
-    // Once the connections are closed, nothing touches the transfers' blocks.
-    for (uint32_t i = 0; i < peer->stream_count; i++) {
-        close_stream(&peer->streams[i], status);
-    }
-    close_stream(&peer->channel, status);
-    end_paths(peer);
-    ct_peer_forget_regions(peer);
-    while (!ct_link_is_empty(&peer->transfers)) {
-        ct_transfer *transfer = ct_container(peer->transfers.next, ct_transfer, peer_node);
-        int has_ended = transfer->phase == CT_PHASE_DRAINING;
-        ct_transfer_finish(transfer, has_ended ? transfer->status : status);
-    }
-    update_info(peer);
-    if (peer->told != CT_EVENT_PEER_DOWN) {
-        report(
-            peer, &peer->down_event, (ct_event){.kind = CT_EVENT_PEER_DOWN, .status = status});
-    }
-    if (peer->reconnect_ns != 0 && is_worth_retrying(status)) {
-        plan_retry(peer);
-    }
-}
-
-void ct_peer_lose_path(ct_peer *peer, const ct_path_ops *path, ct_status status) {
-    if (peer->ready_paths & CT_PATH_MASK(path->path)) {
-        peer->ready_paths &= ~CT_PATH_MASK(path->path);
-        peer->lost_paths[path->path] = status;
-        set_reason(peer, path->path, ct_status_message(status));
-        update_info(peer);
-    }
-}
-
-// Transfers that the channel served go on over what is left.
-static void move_transfers(ct_peer *peer, ct_status status) {
-    ct_link *next;
-    for (ct_link *node = peer->transfers.next; node != &peer->transfers; node = next) {
-        next = node->next;
-        ct_transfer *transfer = ct_container(node, ct_transfer, peer_node);
-        if (transfer->phase == CT_PHASE_MOVING && transfer->path->uses_channel) {
-            transfer->path->cancel(transfer);
-            ct_transfer_path_failed(transfer, status);
-        }
-    }
-}
-
-static void channel_closed(ct_peer *peer, ct_status status) {
-    peer->channel = NULL;
-    peer->has_channel = 0;
-    for (size_t i = 0; ct_paths[i] != NULL; i++) {
-        if (ct_paths[i]->uses_channel) {
-            ct_peer_lose_path(peer, ct_paths[i], status);
-        }
-    }
-    if (peer->probing_paths != 0) {
-        probe_paths(peer);
-        return;
-    }
-    if (peer->ready_paths == 0) {
-        ct_peer_down(peer, status);
-        return;
-    }
-    move_transfers(peer, status);
-    ct_peer_unmap_regions(peer);
-    ct_stream_subscribe(peer->streams[0]);
-}
-
-static int holds_stream(const ct_peer *peer, const ct_stream *stream) {
-    for (uint32_t i = 0; i < peer->stream_count; i++) {
-        if (peer->streams[i] == stream) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-void ct_peer_stream_closed(ct_stream *stream, ct_status status) {
-    ct_peer *peer = stream->peer;
-    // One that is neither was closed on purpose.
-    if (stream == peer->channel) {
-        channel_closed(peer, status);
-    } else if (holds_stream(peer, stream)) {
-        ct_peer_down(peer, status);
-    }
-}
-
-static void expire_transfers(ct_peer *peer, uint64_t now_ns) {
-    ct_link *next;
-    for (ct_link *node = peer->transfers.next; node != &peer->transfers; node = next) {
-        next = node->next;
-        ct_transfer *transfer = ct_container(node, ct_transfer, peer_node);
-        if (now_ns >= transfer->deadline_ns) {
-            ct_transfer_fail(transfer, CT_ETIMEDOUT);
-        } else {
-            ct_engine_arm(peer->engine, transfer->deadline_ns);
-        }
-    }
-}
-
-void ct_peer_timers(ct_peer *peer, uint64_t now_ns) {
-    if (peer->state == CT_PEER_DOWN && peer->retry_ns != 0) {
-        if (now_ns >= peer->retry_ns) {
-            retry(peer);
-        } else {
-            ct_engine_arm(peer->engine, peer->retry_ns);
-        }
-    }
-    if (peer->state == CT_PEER_CONNECTING) {
-        if (now_ns >= peer->deadline_ns) {
-            ct_peer_down(peer, CT_ETIMEDOUT);
-        } else {
-            ct_engine_arm(peer->engine, peer->deadline_ns);
-        }
-    }
-    // A stream that has fallen silent takes the peer down, and all its streams with it.
-    for (uint32_t i = 0; i < peer->stream_count; i++) {
-        if (peer->streams[i] != NULL) {
-            ct_stream_timers(peer->streams[i], now_ns);
-        }
-    }
-    if (peer->channel != NULL) {
-        ct_stream_timers(peer->channel, now_ns);
-    }
-    expire_transfers(peer, now_ns);
 }

@@ -24,6 +24,16 @@ uint64_t ct_now_ns(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+uint64_t ct_time_after(uint64_t now_ns, uint64_t wait_ns) {
+    uint64_t at_ns;
+    return __builtin_add_overflow(now_ns, wait_ns, &at_ns) ? UINT64_MAX : at_ns;
+}
+
+uint64_t ct_time_times(uint64_t wait_ns, uint64_t factor) {
+    uint64_t product;
+    return __builtin_mul_overflow(wait_ns, factor, &product) ? UINT64_MAX : product;
+}
+
 ct_status ct_engine_watch(ct_engine *engine, ct_source *source, int fd, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = source};
     return epoll_ctl(engine->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? CT_OK : CT_ENOMEM;
@@ -41,36 +51,16 @@ void ct_engine_arm(ct_engine *engine, uint64_t at_ns) {
     }
 }
 
-// An eventfd of ours cannot fail but by being full, and then it is readable as wanted.
-static void raise_eventfd(int fd) {
-    uint64_t one = 1;
-    ssize_t written = write(fd, &one, sizeof(one));
-    (void)written;
-}
-
-static void lower_eventfd(int fd) {
-    uint64_t count;
-    ssize_t bytes = read(fd, &count, sizeof(count));
-    (void)bytes;
-}
-
 void ct_engine_wake_locked(ct_engine *engine) {
     if (!engine->is_woken) {
         engine->is_woken = 1;
-        raise_eventfd(engine->wake_fd);
+        ct_eventfd_raise(engine->wake_fd);
     }
 }
 
 void ct_engine_command_locked(ct_engine *engine, ct_command *command) {
     ct_link_append(&engine->commands, &command->node);
     ct_engine_wake_locked(engine);
-}
-
-void ct_engine_push_event_locked(ct_engine *engine, ct_event_node *node) {
-    if (ct_link_is_empty(&engine->events)) {
-        raise_eventfd(engine->event_fd);
-    }
-    ct_link_append(&engine->events, &node->node);
 }
 
 static void run_commands(ct_engine *engine) {
@@ -95,7 +85,7 @@ static void woken(ct_source *source, uint32_t events) {
     ct_engine *engine = ct_container(source, ct_engine, wake_source);
     pthread_mutex_lock(&engine->lock);
     engine->is_woken = 0;
-    lower_eventfd(engine->wake_fd);
+    ct_eventfd_lower(engine->wake_fd);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -245,17 +235,6 @@ static void read_boot_id(uint8_t boot_id[16]) {
     }
 }
 
-static void free_events_locked(ct_link *events) {
-    while (!ct_link_is_empty(events)) {
-        ct_event_node *node = ct_container(ct_link_pop(events), ct_event_node, node);
-        if (node->event.kind == CT_EVENT_TRANSFER) {
-            ct_transfer_recycle_locked(ct_container(node, ct_transfer, result));
-        } else {
-            free(node->allocation);
-        }
-    }
-}
-
 // Frees an engine whose thread does not run.
 static void free_engine(ct_engine *engine) {
     int fds[] = {
@@ -266,8 +245,8 @@ static void free_engine(ct_engine *engine) {
             close(fds[i]);
         }
     }
-    free_events_locked(&engine->events);
-    free_events_locked(&engine->polled);
+    ct_events_free_locked(&engine->events);
+    ct_events_free_locked(&engine->polled);
     ct_arena_close(&engine->lists);
     free(engine->slots);
     free(engine->transfer_ids);
@@ -397,26 +376,4 @@ ct_stats ct_engine_stats(ct_engine *engine) {
     ct_stats stats = engine->stats;
     pthread_mutex_unlock(&engine->lock);
     return stats;
-}
-
-void ct_engine_poll(ct_engine *engine, ct_event *events, size_t capacity, size_t *count_p) {
-    size_t count = 0;
-    pthread_mutex_lock(&engine->lock);
-    free_events_locked(&engine->polled);
-    while (count < capacity && !ct_link_is_empty(&engine->events)) {
-        ct_link *link = ct_link_pop(&engine->events);
-        ct_event_node *node = ct_container(link, ct_event_node, node);
-        if (node->event.kind == CT_EVENT_TRANSFER) {
-            ct_transfer_polled_locked(ct_container(node, ct_transfer, result));
-        } else if (node->event.kind == CT_EVENT_NOTIFICATION) {
-            engine->notification_count--;
-        }
-        ct_link_append(&engine->polled, link);
-        events[count++] = node->event;
-    }
-    if (ct_link_is_empty(&engine->events)) {
-        lower_eventfd(engine->event_fd);
-    }
-    pthread_mutex_unlock(&engine->lock);
-    *count_p = count;
 }

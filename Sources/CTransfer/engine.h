@@ -66,12 +66,19 @@ struct ct_engine {
 };
 
 uint64_t ct_now_ns(void);
+// Sum and product of times; the end of time where they do not fit.
+uint64_t ct_time_after(uint64_t now_ns, uint64_t wait_ns);
+uint64_t ct_time_times(uint64_t wait_ns, uint64_t factor);
 // Shares a command with the progress thread; the lock is held.
 void ct_engine_command_locked(ct_engine *engine, ct_command *command);
 void ct_engine_schedule(ct_engine *engine, ct_task *task);
 // Asks for a look at the timers no later than this.
 void ct_engine_arm(ct_engine *engine, uint64_t at_ns);
 void ct_engine_wake_locked(ct_engine *engine);
+void ct_eventfd_raise(int fd);
+void ct_eventfd_lower(int fd);
+// Frees the events of a list and what they point to.
+void ct_events_free_locked(ct_link *events);
 void ct_engine_push_event_locked(ct_engine *engine, ct_event_node *node);
 ct_status ct_engine_watch(ct_engine *engine, ct_source *source, int fd, uint32_t events);
 // The abstract address of the same-host channel of an engine.

@@ -107,6 +107,19 @@ struct ct_peer {
     char reasons[CT_PATH_COUNT][sizeof(((ct_capability *)0)->reason)];  // [lock]
 };
 
+// Has the events ready that report the peer up and down, so that reporting cannot fail. Returns 0
+// for want of memory.
+int ct_peer_prepare_events(ct_peer *peer);
+// Queues an event about the peer, unless its owner has gone.
+void ct_peer_report(ct_peer *peer, ct_event_node **event_p, ct_event event);
+// Tells callers why a path works or not.
+void ct_peer_set_reason(ct_peer *peer, ct_path path, const char *reason);
+// Tells callers how the peer is reached now.
+void ct_peer_update_info(ct_peer *peer);
+// Begins to connect.
+void ct_peer_attempt(ct_peer *peer);
+// Asks the paths that have not given their last word; behind the last of them, the region table.
+void ct_peer_probe_paths(ct_peer *peer);
 // Opens a connection to the peer's listening port, or over the same-host channel.
 ct_status ct_peer_open_stream(
     ct_peer *peer, const struct sockaddr *address, socklen_t bytes, ct_stream **stream_p);
@@ -157,6 +170,8 @@ int ct_channel_cancel(ct_transfer *transfer);
 ct_status ct_stream_create(ct_peer *peer, int fd, int is_local, ct_stream **stream_p);
 // Asks for the region table on this stream; the peer is up when it has come.
 void ct_stream_subscribe(ct_stream *stream);
+// Closes a stream on purpose, if there is one.
+void ct_stream_end(ct_stream **stream_p, ct_status status);
 // Sends a request whose body has been built, and remembers it.
 void ct_stream_send(
     ct_stream *stream, ct_header header, const ct_cursor *cursor, ct_request request);

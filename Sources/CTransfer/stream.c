@@ -27,6 +27,14 @@ ct_status ct_stream_create(ct_peer *peer, int fd, int is_local, ct_stream **stre
     return CT_OK;
 }
 
+void ct_stream_end(ct_stream **stream_p, ct_status status) {
+    ct_stream *stream = *stream_p;
+    *stream_p = NULL;
+    if (stream != NULL) {
+        ct_conn_close(&stream->conn, status);
+    }
+}
+
 void ct_stream_subscribe(ct_stream *stream) {
     stream->wants_subscribe = 1;
     ct_conn_wake(&stream->conn);

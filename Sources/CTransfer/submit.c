@@ -1,5 +1,4 @@
 // The caller's side of transfers: checking, queueing and cancelling.
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -143,9 +142,7 @@ static void fill(
         memcpy(transfer->notification, params->notification, params->notification_bytes);
     }
     uint64_t timeout_ns = params->timeout_ns > 0 ? params->timeout_ns : CT_DEFAULT_TIMEOUT_NS;
-    if (__builtin_add_overflow(transfer->submitted_ns, timeout_ns, &transfer->deadline_ns)) {
-        transfer->deadline_ns = UINT64_MAX;
-    }
+    transfer->deadline_ns = ct_time_after(transfer->submitted_ns, timeout_ns);
     ct_link_init(&transfer->peer_node);
     ct_link_init(&transfer->path_node);
     ct_link_init(&transfer->cancel_node);

@@ -89,6 +89,12 @@ public final class MeasuredProcess {
         _ = try output.fileHandleForReading.readLine()
     }
 
+    /// Sends the process a line and returns the one that it answers.
+    public func ask(_ line: String) throws -> String {
+        try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8))
+        return try output.fileHandleForReading.readLine()
+    }
+
     /// How much more memory than before the process has at the most while `body` runs, in bytes.
     public func peakBytes(during body: () throws -> Void) throws -> Int {
         // 5 lets the peak begin anew.

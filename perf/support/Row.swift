@@ -29,6 +29,10 @@ public struct Row: Encodable, Sendable {
         case ratioToFloor(atMost: Double, plus: Double = 0)
         /// At most this much, in the row's unit.
         case atMost(Double)
+        /// At least this many times the peer's figure, of which more is better.
+        case atLeastOfPeer(Double)
+        /// At least this part of the floor's figure, of which more is better.
+        case atLeastOfFloor(Double)
 
         /// The goal in words.
         public var description: String {
@@ -37,6 +41,8 @@ public struct Row: Encodable, Sendable {
             case .ratioToFloor(let limit, plus: 0): "<= \(limit)x floor"
             case .ratioToFloor(let limit, let more): "<= \(limit)x floor + \(more)"
             case .atMost(let limit): "<= \(limit)"
+            case .atLeastOfPeer(let limit): ">= \(limit)x peer"
+            case .atLeastOfFloor(let limit): ">= \(limit)x floor"
             }
         }
     }
@@ -65,6 +71,8 @@ public struct Row: Encodable, Sendable {
         case .ratioToPeer(let limit): ratioToPeer.map { $0 <= limit }
         case .ratioToFloor(let limit, let more): floor.map { ours.median <= limit * $0 + more }
         case .atMost(let limit): ours.median <= limit
+        case .atLeastOfPeer(let limit): ratioToPeer.map { $0 >= limit }
+        case .atLeastOfFloor(let limit): ratioToFloor.map { $0 >= limit }
         case nil: nil
         }
     }

@@ -13,13 +13,25 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+__attribute__((target("avx2"))) static void stream_lines(
+    uint8_t *target, const uint8_t *source, size_t stride, size_t streams, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) {
+        for (size_t at = i; at < i + streams * stride; at += stride) {
+            __m256i a = _mm256_load_si256((const __m256i *)(source + at));
+            __m256i b = _mm256_load_si256((const __m256i *)(source + at + 32));
+            _mm256_stream_si256((__m256i *)(target + at), a);
+            _mm256_stream_si256((__m256i *)(target + at + 32), b);
+        }
+    }
+}
+
+// Small blocks are fastest with four of their pages under way, large ones line by line.
 __attribute__((target("avx2"))) static void stream_block(
     uint8_t *target, const uint8_t *source, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += 64) {
-        __m256i a = _mm256_load_si256((const __m256i *)(source + i));
-        __m256i b = _mm256_load_si256((const __m256i *)(source + i + 32));
-        _mm256_stream_si256((__m256i *)(target + i), a);
-        _mm256_stream_si256((__m256i *)(target + i + 32), b);
+    if (bytes == 16384) {
+        stream_lines(target, source, 4096, 4, 4096);
+    } else {
+        stream_lines(target, source, bytes, 1, bytes);
     }
     _mm_sfence();
 }
@@ -37,7 +49,7 @@ static int can_stream(void) {
 }
 #endif
 
-void ctf_copy(
+int ctf_copy(
     uint8_t *target, const uint32_t *target_ids, const uint8_t *source, const uint32_t *source_ids,
     size_t count, size_t block_bytes) {
     int streams = can_stream();
@@ -50,6 +62,28 @@ void ctf_copy(
             memcpy(to, from, block_bytes);
         }
     }
+    return 0;
+}
+
+int ctf_attach(
+    int process_id, uint8_t *target, const uint32_t *target_ids, uint64_t source,
+    const uint32_t *source_ids, size_t count, size_t block_bytes) {
+    enum { BATCH = 1024 };
+    static struct iovec local[BATCH];
+    static struct iovec remote[BATCH];
+    for (size_t first = 0; first < count; first += BATCH) {
+        size_t batch = count - first < BATCH ? count - first : BATCH;
+        for (size_t i = 0; i < batch; i++) {
+            uint64_t from = source + source_ids[first + i] * block_bytes;
+            local[i] = (struct iovec){target + target_ids[first + i] * block_bytes, block_bytes};
+            remote[i] = (struct iovec){(void *)(uintptr_t)from, block_bytes};
+        }
+        ssize_t bytes = process_vm_readv(process_id, local, batch, remote, batch, 0);
+        if (bytes != (ssize_t)(batch * block_bytes)) {
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static struct sockaddr_in loopback(uint16_t port) {

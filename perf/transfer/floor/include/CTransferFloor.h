@@ -6,10 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// One thread, stores past the caches where the CPU has them.
-void ctf_copy(
+// One thread, stores past the caches where the CPU has them. Returns 0.
+int ctf_copy(
     uint8_t *target, const uint32_t *target_ids, const uint8_t *source, const uint32_t *source_ids,
     size_t count, size_t block_bytes);
+
+// The kernel copies from another process's memory, 1024 blocks per call. Returns 0, or -1.
+int ctf_attach(
+    int process_id, uint8_t *target, const uint32_t *target_ids, uint64_t source,
+    const uint32_t *source_ids, size_t count, size_t block_bytes);
 
 // A listening loopback socket, or -1.
 int ctf_listen(uint16_t *port_p);
