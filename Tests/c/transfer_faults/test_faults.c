@@ -11,8 +11,8 @@
 #include "stamp.h"
 
 #define BLOCK_BYTES (16u << 10)
-#define LOT 32u        // blocks of a transfer
-#define TRANSFERS 12u  // of a storm
+#define LOT 160u       // blocks of a transfer: several requests
+#define TRANSFERS 6u   // of a storm
 #define STORM_BLOCKS (LOT * TRANSFERS)
 #define BLOCKS (STORM_BLOCKS + LOT)  // the last are probes of a healed network
 #define DEADLINE_MS 600u
@@ -411,7 +411,7 @@ static void vanished(void) {
             stamp_fill(block_at(&w, 0, i * LOT + j), BLOCK_BYTES, i * LOT + j);
         }
     }
-    link_set(w.link, LINK_BOTH, (link_rule){.bytes_per_second = 4 << 20, .cut_after_packets = 500});
+    link_set(w.link, LINK_BOTH, (link_rule){.bytes_per_second = 4 << 20, .cut_after_packets = 1500});
     for (uint32_t i = 0; i < TRANSFERS; i++) {
         lots[i].id = submit_lot(&w, &lots[i], DEADLINE_MS);
     }
@@ -483,7 +483,7 @@ int main(int count, char **arguments) {
     random_begin();
     link_rule good = {0};
     link_rule cut = {.is_cut = 1};
-    link_rule cut_later = {.cut_after_packets = 150};
+    link_rule cut_later = {.cut_after_packets = 1500};
     endured("1 ms and 1 % loss", (link_rule){.delay_ns = MS, .loss_per_million = 10000}, 0);
     endured(
         "order and copies",
@@ -493,7 +493,7 @@ int main(int count, char **arguments) {
             .reorder_ns = 2 * MS,
             .duplicate_per_million = 50000},
         0);
-    endured("a short cut", (link_rule){.cut_after_packets = 150}, 300);
+    endured("a short cut", (link_rule){.cut_after_packets = 1500}, 300);
     broken("a cut in the middle", cut_later, cut_later, 1);
     broken("a cut in the middle, connected anew", cut_later, cut_later, 0);
     broken("a black hole", cut, cut, 1);
