@@ -310,8 +310,8 @@ static void endured(const char *name, link_rule rule, uint32_t heals_after_ms) {
     CHECK(open_descriptors() == descriptors);
 }
 
-// A network that breaks in the middle. `reconnects`: the engine finds its peer again by itself, else
-// the caller connects anew.
+// A network that breaks in the middle. `reconnects`: the engine finds its peer again by itself,
+// else the caller connects anew.
 static void broken(const char *name, link_rule from_0, link_rule from_1, int reconnects) {
     uint32_t descriptors = open_descriptors();
     uint64_t began_ms = now_ms();
@@ -411,7 +411,8 @@ static void vanished(void) {
             stamp_fill(block_at(&w, 0, i * LOT + j), BLOCK_BYTES, i * LOT + j);
         }
     }
-    link_set(w.link, LINK_BOTH, (link_rule){.bytes_per_second = 4 << 20, .cut_after_packets = 1500});
+    link_rule rule = {.bytes_per_second = 4 << 20, .cut_after_packets = 1500};
+    link_set(w.link, LINK_BOTH, rule);
     for (uint32_t i = 0; i < TRANSFERS; i++) {
         lots[i].id = submit_lot(&w, &lots[i], DEADLINE_MS);
     }
