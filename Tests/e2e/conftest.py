@@ -40,10 +40,14 @@ def free_ports(count):
 
 
 def wait_until(condition, what, deadline=DEADLINE):
-    """Polls until `condition()` is truthy and returns its value."""
+    """Polls until `condition()` is truthy and returns its value; nobody listening is no value."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        value = condition()
+        try:
+            value = condition()
+        except ConnectionRefusedError:
+            # One port of a process listens before the other.
+            value = None
         if value:
             return value
         time.sleep(0.02)
